@@ -1,0 +1,202 @@
+"""What Linux says about a machine: /proc, /sys, the auxiliary vector and the scheduler."""
+
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from lcm.host import calls
+from lcm.host.features import HWCAP, HWCAP2, X86_FEATURES
+from lcm.host.record import POINTER_BITS, Fact, Host, architecture
+
+_CPUS = "/sys/devices/system/cpu"
+
+# CPU implementer and part, to what people call it. A label, never a reason to do anything.
+ARM_PARTS = {
+    (0x41, 0xD08): "Cortex-A72 (Graviton1)",
+    (0x41, 0xD0C): "Neoverse N1 (Graviton2)",
+    (0x41, 0xD40): "Neoverse V1 (Graviton3)",
+    (0x41, 0xD49): "Neoverse N2",
+    (0x41, 0xD4F): "Neoverse V2 (Graviton4)",
+    (0x41, 0xD84): "Neoverse V3",
+    (0x41, 0xD0B): "Cortex-A76",
+    (0x46, 0x001): "A64FX",
+}
+
+
+@dataclass(frozen=True)
+class LinuxReadings:
+    """What Linux says: files as they are, auxiliary values, and what the scheduler allows."""
+
+    machine: str
+    bits: int
+    affinity: tuple[int, ...]
+    page_size: int
+    hwcap: int
+    hwcap2: int
+    sve_vl: int  # the answer of prctl(PR_SVE_GET_VL): negative without SVE
+    files: Mapping[str, str]
+
+    @classmethod
+    def take(cls) -> "LinuxReadings":
+        affinity = tuple(sorted(os.sched_getaffinity(0)))
+        machine = platform.machine()
+        arm = machine == "aarch64"
+        names = _system_files(affinity) + _cgroup_files(_read("/proc/self/cgroup"))
+        return cls(
+            machine=machine,
+            bits=POINTER_BITS,
+            affinity=affinity,
+            page_size=os.sysconf("SC_PAGE_SIZE"),
+            hwcap=calls.auxiliary_value(16) if arm else 0,
+            hwcap2=calls.auxiliary_value(26) if arm else 0,
+            sve_vl=calls.sve_vector_length() if arm else -1,
+            files={name: text for name in names if (text := _read(name))},
+        )
+
+    def host(self) -> Host:
+        arch = architecture(self.machine, bits=self.bits)
+        few, many = self._efficiency(), len(self.affinity)
+        return Host(
+            os=Fact("linux", "sys.platform"),
+            arch=Fact(arch, "uname"),
+            label=self._label(),
+            features=self._features(arch),
+            vector_bits=self._vector_bits(arch),
+            l1d=self._cache(1),
+            l2=self._cache(2),
+            l3=self._cache(3),
+            cores=Fact(many, "sched_getaffinity"),
+            performance_cores=Fact(many - few.value, few.source),
+            efficiency_cores=few,
+            quota=self._quota(),
+            page_size=Fact(self.page_size, "sysconf(SC_PAGE_SIZE)"),
+            memory=self._memory(),
+            rosetta=Fact(False, "not macOS"),
+        )
+
+    def _vector_bits(self, arch: str) -> Fact[int | None]:
+        if arch != "aarch64":
+            return Fact(None, "not aarch64")
+        length = (self.sve_vl & 0xFFFF) * 8 if self.sve_vl > 0 else None
+        return Fact(length, "prctl(PR_SVE_GET_VL)")
+
+    def _features(self, arch: str) -> Fact[frozenset[str]]:
+        if arch == "aarch64":
+            source = f"getauxval: AT_HWCAP {self.hwcap:#x}, AT_HWCAP2 {self.hwcap2:#x}"
+            return Fact(frozenset(_bits(HWCAP, self.hwcap) + _bits(HWCAP2, self.hwcap2)), source)
+        flags = next(iter(self._processors()), {}).get("flags", "")
+        return Fact(frozenset(flags.split()).intersection(X86_FEATURES), "/proc/cpuinfo flags")
+
+    def _processors(self) -> list[dict[str, str]]:
+        stanzas = self.files.get("/proc/cpuinfo", "").strip().split("\n\n")
+        pairs = [dict(_pair(line) for line in stanza.splitlines()) for stanza in stanzas]
+        return [pair for pair in pairs if "processor" in pair]
+
+    def _label(self) -> Fact[str]:
+        usable = {str(cpu) for cpu in self.affinity}
+        names = []
+        for cpu in self._processors():
+            if "model name" in cpu:
+                names.append(" ".join(cpu["model name"].split()))
+            elif "CPU part" in cpu and cpu["processor"] in usable:
+                key = (int(cpu.get("CPU implementer", "0"), 16), int(cpu["CPU part"], 16))
+                names.append(ARM_PARTS.get(key, f"Arm part {key[0]:#04x}:{key[1]:#05x}"))
+        source = "/proc/cpuinfo over the usable CPUs" if names else "uname"
+        return Fact(" + ".join(dict.fromkeys(names)) or self.machine, source)
+
+    def _cache(self, level: int) -> Fact[int | None]:
+        folder = f"{_CPUS}/cpu{self.affinity[0]}/cache"
+        for index in range(5):
+            name = f"{folder}/index{index}/"
+            kind = self.files.get(name + "type", "").strip()
+            here = self.files.get(name + "level", "").strip() == str(level)
+            if here and kind in ("Data", "Unified"):
+                return Fact(_size(self.files.get(name + "size", "")), name + "size")
+        return Fact(None, f"nothing in {folder}")
+
+    def _efficiency(self) -> Fact[int]:
+        """Usable cores that are slower by design: on Intel's list, or under half the capacity."""
+        atoms = self.files.get("/sys/devices/cpu_atom/cpus")
+        if atoms:
+            few = _cpu_list(atoms) & set(self.affinity)
+            return Fact(len(few), "/sys/devices/cpu_atom/cpus")
+        texts = [self.files.get(f"{_CPUS}/cpu{cpu}/cpu_capacity", "") for cpu in self.affinity]
+        capacity = [int(text) for text in texts if text.strip().isdigit()]
+        if not capacity:
+            return Fact(0, "no cpu_capacity in sysfs")
+        return Fact(sum(2 * one < max(capacity) for one in capacity), f"{_CPUS}/cpu*/cpu_capacity")
+
+    def _quota(self) -> Fact[float | None]:
+        quotas: list[tuple[float, str]] = []
+        for name in _cgroup_files(self.files.get("/proc/self/cgroup", "")):
+            text = self.files.get(name, "").split()
+            if name.endswith("cpu.cfs_quota_us"):
+                text += self.files.get(name.replace("quota", "period"), "").split()
+            if len(text) == 2 and text[0].isdigit() and int(text[1]) > 0:
+                quotas.append((int(text[0]) / int(text[1]), name))
+        return Fact(*min(quotas)) if quotas else Fact(None, "no cgroup limits it")
+
+    def _memory(self) -> Fact[int | None]:
+        for line in self.files.get("/proc/meminfo", "").splitlines():
+            if line.startswith("MemTotal:"):
+                return Fact(_size(line.split()[1] + "K"), "/proc/meminfo")
+        return Fact(None, "no /proc/meminfo")
+
+
+def _system_files(affinity: tuple[int, ...]) -> list[str]:
+    cache = f"{_CPUS}/cpu{affinity[0]}/cache"
+    return [
+        "/proc/cpuinfo", "/proc/meminfo", "/proc/self/cgroup", "/sys/devices/cpu_atom/cpus",
+        *(f"{cache}/index{i}/{part}" for i in range(5) for part in ("level", "type", "size")),
+        *(f"{_CPUS}/cpu{cpu}/cpu_capacity" for cpu in affinity),
+    ]  # fmt: skip
+
+
+def _cgroup_files(memberships: str) -> list[str]:
+    """Where a quota may stand, for the lines of /proc/self/cgroup: the group and all above it."""
+    names = []
+    for line in memberships.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, parts = "/sys/fs/cgroup", ["cpu.max"]
+        elif "cpu" in controllers.split(","):
+            root, parts = "/sys/fs/cgroup/cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        else:
+            continue
+        inner = PurePosixPath(path.strip("/"))
+        for group in (inner, *inner.parents):
+            names += [str(PurePosixPath(root, group, part)) for part in parts]
+    return names
+
+
+def _read(name: str) -> str:
+    """The file's text, empty if there is none; of a hundred processors the start will do."""
+    try:
+        with open(name, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 16)
+    except OSError:
+        return ""
+
+
+def _pair(line: str) -> tuple[str, str]:
+    key, _, value = line.partition(":")
+    return key.strip(), value.strip()
+
+
+def _bits(names: Iterable[str], word: int) -> list[str]:
+    return [name for bit, name in enumerate(names) if word >> bit & 1]
+
+
+def _size(text: str) -> int | None:
+    text = text.strip()
+    unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:], 1)
+    digits = text.rstrip("KMG")
+    return int(digits) * unit if digits.isdigit() else None
+
+
+def _cpu_list(text: str) -> set[int]:
+    """`0-3,8` as the set of its numbers."""
+    ends = [part.split("-") for part in text.strip().split(",") if part]
+    return {cpu for end in ends for cpu in range(int(end[0]), int(end[-1]) + 1)}
