@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from lcm import settings
+from lcm import __version__, settings
 from lcm.backend import ledger, opening, plugins, probe
 from lcm.backend.contract import Backend
 from lcm.backend.opening import Opened
@@ -41,7 +41,7 @@ def verdicts(host: Host | None = None) -> tuple[Verdict, ...]:
     tried = _tried if here else _untried
     found = [judge(plugin, host) or tried(plugin, host) for plugin in plugins.installed()]
     reference = Verdict(
-        "reference", "lcm", _version(), "ready", "built in: every op runs by its definition"
+        "reference", "lcm", __version__, "ready", "built in: every op runs by its definition"
     )
     return tuple(sorted([*found, reference], key=lambda verdict: verdict.name))
 
@@ -107,6 +107,8 @@ def _tried(plugin: Plugin, host: Host) -> Verdict:
     key = _key(plugin, host)
     if key in _opened:
         return _said(plugin, _opened[key])
+    if plugin.name in _opening:
+        return verdict(plugin, "failed", "it is being opened right now")
     known = _known(key)
     if known is None:
         with ledger.alone() as sure:
@@ -129,8 +131,8 @@ def _age(outcome: ledger.Outcome) -> float:
 
 def _first_attempt(plugin: Plugin, key: str, *, sure: bool) -> Opened:
     """Try the plugin in a child process; `sure`: no other process is trying it."""
-    if os.environ.get(probe.INSIDE):
-        return Opened("failed", f"not tried while {os.environ[probe.INSIDE]} is being tried")
+    if ledger.INSIDE in os.environ:
+        return Opened("failed", f"not tried while {os.environ[ledger.INSIDE]} is being tried")
     outcome = ledger.recall(key)
     if sure and outcome and outcome.state == "started":
         died = Opened("crashed", "an earlier attempt ended together with the process that made it")
@@ -172,8 +174,6 @@ def _open(plugin: Plugin, host: Host) -> Opened | Verdict:
             said = _tried(plugin, host)
             if said.state != "ready":
                 return said
-            if plugin.name in _opening:
-                return verdict(plugin, "failed", "opened again while it is being opened")
             _opening.add(plugin.name)
             try:
                 with ledger.alone():
@@ -190,7 +190,7 @@ def _open(plugin: Plugin, host: Host) -> Opened | Verdict:
 def _key(plugin: Plugin, host: Host) -> str:
     """What an outcome depends on: host, versions, files, and the setting that bears its name."""
     setting = settings.get(plugin.name) if plugin.name in settings.SETTINGS else ""
-    parts = [plugin.name, plugin.version, _version(), host.fingerprint(), plugin.files(), setting]
+    parts = [plugin.name, plugin.version, __version__, host.fingerprint(), plugin.files(), setting]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
@@ -235,11 +235,3 @@ def _offered() -> dict[str, str]:
         for name, one in named.items()
         if one.name.startswith("lcm-") and one.marker and one.marker.evaluate({"extra": name})
     }
-
-
-@functools.cache
-def _version() -> str:
-    try:
-        return str(metadata.version("lcm"))
-    except metadata.PackageNotFoundError:
-        return ""

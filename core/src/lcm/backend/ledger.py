@@ -21,6 +21,7 @@ from lcm import settings
 from lcm.errors import LcmWarning
 
 KEPT = 200  # outcomes; the oldest go
+INSIDE = "LCM_PROBING"  # set in a child process that makes an attempt, under its parent's lock
 PATIENCE = 60.0  # seconds to wait for another process's attempt
 
 _inside = threading.RLock()  # one attempt at a time in this process
@@ -80,7 +81,7 @@ def alone() -> Iterator[bool]:
     """No other thread makes an attempt meanwhile; whether it is sure that no process does."""
     path = settings.cache_dir() / "verdicts.lock"
     with _inside:
-        if path in _held:
+        if path in _held or INSIDE in os.environ:
             yield True
             return
         with _locked(path) as sure:

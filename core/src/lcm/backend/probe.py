@@ -15,12 +15,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lcm.backend import ledger
 from lcm.backend.opening import Opened, describe, open_plugin
 from lcm.backend.plugins import Plugin, installed
 from lcm.host import current
 
 SECONDS = 20.0  # for the whole attempt
-INSIDE = "LCM_PROBING"  # set in the child, which must not make attempts of its own
 
 
 def attempt(plugin: Plugin) -> Opened:
@@ -38,7 +38,7 @@ def attempt(plugin: Plugin) -> Opened:
 def _run(name: str, result: Path, printed: Path) -> int | None:
     """The child's return code, or None if it was still running when the time was up."""
     path = [entry for entry in sys.path if os.path.isabs(entry)]
-    environment = {**os.environ, INSIDE: name, "PYTHONPATH": os.pathsep.join(path)}
+    environment = {**os.environ, ledger.INSIDE: name, "PYTHONPATH": os.pathsep.join(path)}
     command = [sys.executable, "-P", "-m", "lcm.backend.probe", name, str(result)]
     with printed.open("wb") as output:
         child = subprocess.Popen(

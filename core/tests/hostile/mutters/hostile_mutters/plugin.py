@@ -1,0 +1,2 @@
+print("libfoo.so.7: no such device")
+raise OSError("cannot start")

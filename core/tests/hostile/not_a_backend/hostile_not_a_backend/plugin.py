@@ -1,0 +1,6 @@
+from lcm import hookimpl
+
+
+@hookimpl
+def open_backend():
+    return 42
