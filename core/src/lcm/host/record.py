@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import struct
 from dataclasses import dataclass
 from os import PathLike
@@ -52,8 +53,8 @@ class Host:
         if not text:
             quota = self.quota.value
             return max(1, min(self.cores.value, math.ceil(quota) if quota else self.cores.value))
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= 1024):
-            raise UsageError(f"LCM_THREADS={text}: must be a whole number from 1 to 1024")
+        if not (re.fullmatch("[0-9]{1,4}", text) and 1 <= int(text) <= 1024):
+            raise UsageError(f"LCM_THREADS={text[:20]}: must be a whole number from 1 to 1024")
         return int(text)
 
     def fingerprint(self) -> str:
