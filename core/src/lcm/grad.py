@@ -1,0 +1,141 @@
+"""Gradients: one rule per primitive, and one walk from a result back to what it was made from."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from lcm.errors import ShapeError
+from lcm.tensor import Gradients, Tensor, enable_grad, no_grad
+
+
+def _unexpand(g: Tensor, like: Tensor) -> Tensor:
+    """Sum over whatever `expand` repeated."""
+    new = g.ndim - like.ndim
+    axes = [new + i for i, n in enumerate(like.shape) if n == 1 and g.shape[new + i] != 1]
+    axes = [*range(new), *axes]
+    return (g.sum(*axes) if axes else g).reshape(*like.shape)
+
+
+def _concat_rule(g: Tensor, y: Tensor, *parts: Tensor, axis: int) -> Gradients:
+    stops = np.cumsum([part.shape[axis] for part in parts]).tolist()
+    return tuple(
+        g.slice(axis, stop - part.shape[axis], stop)
+        for part, stop in zip(parts, stops, strict=True)
+    )
+
+
+def _max_rule(g: Tensor, y: Tensor, x: Tensor, axes: tuple[int, ...]) -> Gradients:
+    """Shared equally where several are the largest."""
+    largest = x.detach().equal(y.detach()).cast(x.format)
+    return ((g / largest.sum(*axes)).expand(*x.shape) * largest,)
+
+
+def _slice_rule(g: Tensor, y: Tensor, x: Tensor, axis: int, start: int, stop: int) -> Gradients:
+    return (g.pad(axis, start, x.shape[axis] - stop),)
+
+
+def _pad_rule(g: Tensor, y: Tensor, x: Tensor, axis: int, before: int, after: int) -> Gradients:
+    return (g.slice(axis, before, before + x.shape[axis]),)
+
+
+# From g, the gradient of a primitive's output y, to the gradient of each of its inputs.
+RULES: dict[str, Callable[..., Gradients]] = {
+    "add": lambda g, y, a, b: (g, g),
+    "sub": lambda g, y, a, b: (g, -g),
+    "mul": lambda g, y, a, b: (g * b, g * a),
+    "div": lambda g, y, a, b: (g / b, -(g * y) / b),
+    "neg": lambda g, y, x: (-g,),
+    "exp": lambda g, y, x: (g * y,),
+    "log": lambda g, y, x: (g / x,),
+    "sqrt": lambda g, y, x: (g * 0.5 / y,),
+    "tanh": lambda g, y, x: (g * (1 - y * y),),
+    "erf": lambda g, y, x: (g * (-(x * x)).exp() * (2 / np.sqrt(np.pi)),),
+    "where": lambda g, y, mask, a, b: (None, mask.where(g, 0), mask.where(0, g)),
+    "cast": lambda g, y, x, source, to: (g.cast(source),),
+    "copy": lambda g, y, x: (g,),
+    "sum": lambda g, y, x, axes: (g.expand(*x.shape),),
+    "max": _max_rule,
+    "matmul": lambda g, y, a, b: (g @ b.T, a.T @ g),
+    "concat": _concat_rule,
+    "pad": _pad_rule,
+    "gather": lambda g, y, x, index: (g.scatter_add(index, x.shape[0]), None),
+    "scatter_add": lambda g, y, x, index, rows: (g.gather(index), None),
+    "expand": lambda g, y, x, shape: (_unexpand(g, x),),
+    "reshape": lambda g, y, x, shape: (g.reshape(*x.shape),),
+    "permute": lambda g, y, x, axes: (g.permute(*np.argsort(axes).tolist()),),
+    "slice": _slice_rule,
+}
+
+
+def gradient(
+    y: Tensor, targets: Sequence[Tensor], g: Tensor | None = None, *, create_graph: bool = False
+) -> tuple[Tensor | None, ...]:
+    """The gradient of y with respect to each target, weighted by g (1 for a scalar y).
+
+    None for a target that y was not made from. With `create_graph` the gradients remember how they were
+    made, so that they have gradients themselves.
+    """
+    found = {id(t): t for t in targets}
+    with enable_grad() if create_graph else no_grad():
+        sums = _walk(y, _seed(y, g), stop=found)
+    return tuple(sums.get(id(t)) for t in targets)
+
+
+def backward(y: Tensor) -> None:
+    """Add the gradient of the scalar y to `.grad` of every leaf; what y was made from is forgotten."""
+    order = _order(y, {})
+    leaves = {id(t): t for x in order if x.node for t in x.node.inputs if _is_leaf(t)}
+    with no_grad():
+        sums = _walk(y, _seed(y, None), stop=leaves, forget=True)
+        for key, leaf in leaves.items():
+            if (total := sums.get(key)) is not None:
+                leaf.grad = total if leaf.grad is None else leaf.grad + total
+
+
+def _is_leaf(t: Tensor) -> bool:
+    return t.requires_grad and t.node is None
+
+
+def _seed(y: Tensor, g: Tensor | None) -> Tensor:
+    if g is not None:
+        return g
+    if y.size != 1:
+        raise ShapeError(f"the gradient of a tensor of shape {y.shape} needs weights: pass g")
+    return Tensor(np.ones(y.shape, y.data.dtype))
+
+
+def _order(y: Tensor, stop: dict[int, Tensor]) -> list[Tensor]:
+    """Everything between y and the stops, each after what was made from it."""
+    order: list[Tensor] = []
+    seen: set[int] = set()
+    stack = [(y, False)]
+    while stack:
+        t, done = stack.pop()
+        if done:
+            order.append(t)
+        elif id(t) not in seen and t.node is not None and id(t) not in stop:
+            seen.add(id(t))
+            stack.append((t, True))
+            stack.extend((i, False) for i in t.node.inputs if i.requires_grad)
+    return order[::-1]
+
+
+def _walk(
+    y: Tensor, g: Tensor, stop: dict[int, Tensor], *, forget: bool = False
+) -> dict[int, Tensor]:
+    sums = {id(y): g}
+    order = deque(_order(y, stop))
+    while order:
+        t = order.popleft()
+        node = t.node
+        if node is None or id(t) not in sums:
+            continue
+        parts = node.rule(sums.pop(id(t)), t, *node.inputs, **node.params)
+        for x, part in zip(node.inputs, parts, strict=True):
+            if part is not None and x.requires_grad:
+                before = sums.get(id(x))
+                sums[id(x)] = part if before is None else before + part
+        if forget:
+            t.node = None
+    return sums

@@ -1,0 +1,136 @@
+"""GPT-2: LayerNorm, learned positions, GELU, and a head that shares the embedding (Radford et al., 2019).
+
+B batch   T tokens   D model width   H heads   Q head width   F hidden width
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from lcm import ops
+from lcm.models.config import read, refuse_unless
+from lcm.nn import Cache, Embedding, LayerCache, LayerNorm, Linear, Model, Module
+from lcm.tensor import Tensor, arange
+
+
+@dataclass(frozen=True)
+class Config:
+    """The keys of `config.json` that GPT-2 is made from."""
+
+    vocab_size: int = 50257
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int | None = None
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: float = 1e-5
+    tie_word_embeddings: bool = True
+
+
+class Attention(Module):
+    def __init__(self, c: Config) -> None:
+        self.c_attn = Linear(c.n_embd, 3 * c.n_embd, bias=True)
+        self.c_proj = Linear(c.n_embd, c.n_embd, bias=True, std=_residual_std(c))
+        self._head = c.n_embd // c.n_head
+
+    def __call__(self, x: Tensor, cache: LayerCache) -> Tensor:
+        qkv, width = self.c_attn(x), x.shape[-1]                                      # (B, T, 3 D)
+        q, k, v = (
+            qkv.slice(-1, i * width, (i + 1) * width).split_last(self._head)         # (B, T, H, Q)
+            for i in range(3)
+        )
+        y = ops.attention(q, *cache.append(k, v), cache.start, scale=self._head**-0.5)
+        return self.c_proj(y.join_last())                                            # (B, T, D)
+
+
+class MLP(Module):
+    def __init__(self, c: Config) -> None:
+        hidden = c.n_inner or 4 * c.n_embd
+        self.c_fc = Linear(c.n_embd, hidden, bias=True)
+        self.c_proj = Linear(hidden, c.n_embd, bias=True, std=_residual_std(c))
+        self._tanh = TANH[c.activation_function]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.c_proj(ops.gelu(self.c_fc(x), tanh=self._tanh))                  # (B, T, F) inside
+
+
+class Block(Module):
+    def __init__(self, c: Config) -> None:
+        self.ln_1 = LayerNorm(c.n_embd, c.layer_norm_epsilon)
+        self.attn = Attention(c)
+        self.ln_2 = LayerNorm(c.n_embd, c.layer_norm_epsilon)
+        self.mlp = MLP(c)
+
+    def __call__(self, x: Tensor, cache: LayerCache) -> Tensor:
+        x = x + self.attn(self.ln_1(x), cache)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Transformer(Module):
+    def __init__(self, c: Config) -> None:
+        self.wte = Embedding(c.vocab_size, c.n_embd)
+        self.wpe = Embedding(c.n_positions, c.n_embd)
+        self.h = [Block(c) for _ in range(c.n_layer)]
+        self.ln_f = LayerNorm(c.n_embd, c.layer_norm_epsilon)
+
+    def __call__(self, ids: Tensor, cache: Cache) -> Tensor:
+        batch, tokens = ids.shape
+        places = cache.start.reshape(batch, 1) + arange(tokens)                      # (B, T)
+        x = self.wte(ids) + self.wpe(places)                                         # (B, T, D)
+        for i, block in enumerate(self.h):
+            x = block(x, cache.layer(i))
+        return self.ln_f(x)
+
+
+class GPT2(Model):
+    def __init__(self, c: Config) -> None:
+        self.config = c
+        self.context, self.vocabulary = c.n_positions, c.vocab_size
+        self.cache_shape = (c.n_layer, c.n_head, c.n_embd // c.n_head)
+        self.transformer = Transformer(c)
+        self.lm_head = Linear(c.n_embd, c.vocab_size)
+        if c.tie_word_embeddings:
+            self.lm_head.weight = self.transformer.wte.weight
+
+    def hidden(self, ids: Tensor, cache: Cache) -> Tensor:
+        return self.transformer(ids, cache)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.lm_head(hidden)
+
+
+# Activations that GPT-2's checkpoints name, and whether each is the tanh approximation.
+TANH = {"gelu_new": True, "gelu_pytorch_tanh": True, "gelu": False}
+
+# What its checkpoints also hold, and no model needs: masks that are constants.
+IGNORED = (r".*\.attn\.(bias|masked_bias)",)
+
+_TRANSPOSED = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
+
+
+def configure(values: dict[str, object]) -> Config:
+    refuse_unless(values, "gpt2", activation_function=tuple(TANH), add_cross_attention=(False,),
+                  scale_attn_by_inverse_layer_idx=(False,), scale_attn_weights=(True,))  # fmt: skip
+    return read(Config, values, "gpt2")
+
+
+def to_file(name: str, array: np.ndarray) -> np.ndarray:
+    """The checkpoint keeps these as [in, out] (it calls them Conv1D); here every weight is [out, in]."""
+    return array.T if name.endswith(_TRANSPOSED) else array
+
+
+from_file = to_file
+
+
+def file_names(name: str) -> tuple[str, ...]:
+    """OpenAI's own files have no prefix."""
+    return name, name.removeprefix("transformer.")
+
+
+def _residual_std(c: Config) -> float:
+    return 0.02 / math.sqrt(2 * c.n_layer)
+
+
+MODEL = GPT2

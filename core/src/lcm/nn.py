@@ -1,0 +1,256 @@
+"""Layers: what the models are made of, and the places where they keep keys and values.
+
+B batch   T tokens   D width   K key heads   Q head width   C capacity
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from lcm import ops
+from lcm.errors import ContextError
+from lcm.tensor import Tensor
+
+
+class Module:
+    """Something with parameters: its tensors, and those of the modules and lists of modules in it."""
+
+    def children(self) -> Iterator[tuple[str, "Module | Tensor"]]:
+        """The tensors and modules directly in it, by name; a module in a list is named by its place."""
+        for name, value in vars(self).items():
+            if isinstance(value, (Module, Tensor)):
+                yield name, value
+            elif isinstance(value, list):
+                for i, item in enumerate(value):
+                    yield f"{name}.{i}", item
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Every parameter by its full name; a shared one once, under its first name."""
+        found: dict[str, Tensor] = {}
+        seen: set[int] = set()
+        for name, value in self._walk(""):
+            if id(value) not in seen:
+                seen.add(id(value))
+                found[name] = value
+        return found
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, Tensor]]:
+        for name, value in self.children():
+            if isinstance(value, Tensor):
+                yield prefix + name, value
+            else:
+                yield from value._walk(f"{prefix}{name}.")
+
+    def initialise(self, rng: np.random.Generator) -> None:
+        """Draw fresh parameters."""
+        for _, value in self.children():
+            if isinstance(value, Module):
+                value.initialise(rng)
+
+    def train(self, on: bool = True) -> None:
+        """Whether the parameters want gradients."""
+        for parameter in self.parameters().values():
+            parameter.requires_grad = on
+            parameter.grad = None
+
+
+def parameter(*shape: int) -> Tensor:
+    return Tensor(np.zeros(shape, np.float32))
+
+
+class Linear(Module):
+    """x @ weight.T + bias; drawn with the deviation `std`."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = False, std: float = 0.02) -> None:
+        self.weight = parameter(outputs, inputs)
+        self.bias = parameter(outputs) if bias else None
+        self._std = std
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return ops.linear(x, self.weight, self.bias)
+
+    def initialise(self, rng: np.random.Generator) -> None:
+        self.weight.data[...] = rng.standard_normal(self.weight.shape, np.float32) * self._std
+
+
+class Embedding(Module):
+    """weight[ids]."""
+
+    def __init__(self, count: int, width: int, *, std: float = 0.02) -> None:
+        self.weight = parameter(count, width)
+        self._std = std
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return ops.embedding(self.weight, ids)
+
+    def initialise(self, rng: np.random.Generator) -> None:
+        self.weight.data[...] = rng.standard_normal(self.weight.shape, np.float32) * self._std
+
+
+class RMSNorm(Module):
+    """x / rms(x) * weight."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        self.weight = parameter(width)
+        self._eps = eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return ops.rms_norm(x, self.weight, eps=self._eps)
+
+    def initialise(self, rng: np.random.Generator) -> None:
+        self.weight.data[...] = 1
+
+
+class LayerNorm(Module):
+    """(x - mean) / deviation * weight + bias."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        self.weight = parameter(width)
+        self.bias = parameter(width)
+        self._eps = eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return ops.layer_norm(x, self.weight, self.bias, eps=self._eps)
+
+    def initialise(self, rng: np.random.Generator) -> None:
+        self.weight.data[...] = 1
+
+
+class RotaryTable(NamedTuple):
+    """cos and sin of every position's angles: (positions, half) each."""
+
+    cos: Tensor
+    sin: Tensor
+
+    @staticmethod
+    def of(positions: int, width: int, theta: float) -> "RotaryTable":
+        """Angles position * theta ** (-2 i / width), in f32 as the models were trained with."""
+        exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+        frequencies = (1.0 / np.float32(theta) ** exponents).astype(np.float32)
+        angles = np.outer(np.arange(positions, dtype=np.float32), frequencies)
+        return RotaryTable(Tensor(np.cos(angles)), Tensor(np.sin(angles)))
+
+
+class LayerCache(Protocol):
+    """Where one layer's attention finds the keys and values of what came before."""
+
+    start: Tensor  # (B,) i32: how many positions each sequence already has
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in (B, T, K, Q) more of each; return all there are, (B, C, K, Q)."""
+
+
+class Cache(Protocol):
+    """Every layer's cache."""
+
+    start: Tensor
+
+    def layer(self, index: int) -> LayerCache: ...
+
+
+class NoCache:
+    """Nothing came before: what training uses, and every layer's own cache at once."""
+
+    def __init__(self, batch: int) -> None:
+        self.start = Tensor(np.zeros(batch, np.int32))
+
+    def layer(self, index: int) -> "NoCache":
+        return self
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return k, v
+
+
+class _Layer:
+    def __init__(self, shape: tuple[int, ...], start: Tensor) -> None:
+        self.k = Tensor(np.zeros(shape, np.float32))
+        self.v = Tensor(np.zeros(shape, np.float32))
+        self.start = start
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        ops.cache_write(self.k, k, self.start)
+        ops.cache_write(self.v, v, self.start)
+        return self.k, self.v
+
+
+class KVCache:
+    """Keys and values of every layer for a batch of sequences of equal length.
+
+    It has room for `capacity` positions, and makes more, twice as many each time, up to `context`: buffers
+    stay small for short texts, and keep their place in memory between two growths.
+    """
+
+    FIRST = 128
+
+    def __init__(
+        self, layers: int, kv_heads: int, width: int, *, context: int, batch: int = 1
+    ) -> None:
+        self.context = context
+        self.length = 0
+        self.capacity = min(self.FIRST, context)
+        self.start = Tensor(np.zeros(batch, np.int32))
+        self._shape = (kv_heads, width)
+        self._layers = [_Layer(self._full_shape(), self.start) for _ in range(layers)]
+
+    def _full_shape(self) -> tuple[int, ...]:
+        return (len(self.start), self.capacity, *self._shape)
+
+    def layer(self, index: int) -> _Layer:
+        return self._layers[index]
+
+    def reserve(self, tokens: int) -> bool:
+        """Make room for more tokens; True if the buffers moved. `ContextError` when the context is full."""
+        needed = self.length + tokens
+        if needed > self.context:
+            raise ContextError(
+                f"{needed} tokens do not fit: the model's context is {self.context}; "
+                "shorten the prompt or ask for fewer new tokens"
+            )
+        if needed <= self.capacity:
+            return False
+        self.capacity = min(self.context, self.FIRST << max(0, math.ceil(math.log2(needed / self.FIRST))))
+        for layer in self._layers:
+            layer.k, layer.v = self._grown(layer.k), self._grown(layer.v)
+        return True
+
+    def _grown(self, old: Tensor) -> Tensor:
+        new = np.zeros(self._full_shape(), np.float32)
+        new[:, : self.length] = old.data[:, : self.length]
+        return Tensor(new)
+
+    def advance(self, tokens: int) -> None:
+        """The last `tokens` rows written are part of the text now."""
+        self.length += tokens
+        self.start.data += tokens
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` positions."""
+        self.length = length
+        self.start.data[...] = length
+
+
+class Model(Module):
+    """What every architecture gives: hidden states, logits, and what a cache for it must hold."""
+
+    config: Any
+    model_type: str
+    context: int  # positions
+    vocabulary: int
+    cache_shape: tuple[int, int, int]  # layers, key heads, head width
+
+    def hidden(self, ids: Tensor, cache: Cache) -> Tensor:
+        """(B, T) ids to (B, T, D): the last layer's output, normalised."""
+        raise NotImplementedError
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, vocabulary)."""
+        raise NotImplementedError
+
+    def __call__(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """(B, T) ids to (B, T, vocabulary) logits."""
+        return self.logits(self.hidden(ids, cache or NoCache(len(ids))))
+
+    def new_cache(self, batch: int = 1) -> KVCache:
+        return KVCache(*self.cache_shape, context=self.context, batch=batch)

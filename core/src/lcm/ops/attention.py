@@ -1,0 +1,106 @@
+"""Attention: rotary positions, the cache of keys and values, and attention itself.
+
+`start` is, for each sequence of the batch, how many positions came before its first row here. It is a tensor,
+so that a recorded program can go on to the next position by changing one number in memory.
+"""
+
+import math
+
+import numpy as np
+
+from lcm.ops.op import op
+from lcm.ops.signature import f32, i32, inout
+from lcm.tensor import Tensor, arange, concat
+
+
+@op(split="batch", where=("2 * half <= width",))
+def rope(
+    x: f32["batch rows heads width"],
+    cos: f32["positions half"],
+    sin: f32["positions half"],
+    start: i32["batch"].below("positions - rows + 1"),
+    *,
+    interleaved: bool = False,
+) -> f32["batch rows heads width"]:
+    """Turn pairs (a, b) of each head by the angle of their position: (a cos - b sin, b cos + a sin).
+
+    A pair is (x[i], x[i + half]), or (x[2 i], x[2 i + 1]) when interleaved; numbers beyond 2 * half stay as
+    they are (Su et al., 2021).
+    """
+    batch, rows, heads, width = x.shape
+    half = cos.shape[-1]
+    place = _positions(start, rows)  # (batch, rows)
+    c = cos.gather(place).reshape(batch, rows, 1, half)
+    s = sin.gather(place).reshape(batch, rows, 1, half)
+    turned, rest = x.slice(-1, 0, 2 * half), x.slice(-1, 2 * half, width)
+    if interleaved:
+        pairs = turned.reshape(batch, rows, heads, half, 2)
+        a = pairs.slice(-1, 0, 1).reshape(batch, rows, heads, half)
+        b = pairs.slice(-1, 1, 2).reshape(batch, rows, heads, half)
+        pair = (a * c - b * s).reshape(batch, rows, heads, half, 1)
+        other = (b * c + a * s).reshape(batch, rows, heads, half, 1)
+        turned = concat([pair, other], axis=-1).reshape(batch, rows, heads, 2 * half)
+    else:
+        a, b = turned.slice(-1, 0, half), turned.slice(-1, half, 2 * half)
+        turned = concat([a * c - b * s, b * c + a * s], axis=-1)
+    return concat([turned, rest], axis=-1)
+
+
+@op
+def cache_write(
+    cache: inout(f32["batch capacity heads width"]),
+    x: f32["batch rows heads width"],
+    start: i32["batch"].below("capacity - rows + 1"),
+) -> None:
+    """cache[b, start[b] + t] = x[b, t], in place."""
+    batch, capacity, heads, width = cache.shape
+    rows = x.shape[1]
+    first = (arange(batch) * capacity).reshape(batch, 1)
+    place = _positions(start, rows) + first
+    flat = cache.reshape(batch * capacity, heads * width)
+    flat.put(place.reshape(batch * rows), x.reshape(batch * rows, heads * width))
+    return cache
+
+
+@op(split="batch", where=("heads % kv_heads == 0",))
+def attention(
+    q: f32["batch rows heads width"],
+    k: f32["batch capacity kv_heads width"],
+    v: f32["batch capacity kv_heads width"],
+    start: i32["batch"].below("capacity - rows + 1"),
+    *,
+    scale: float,
+    window: int = 0,
+) -> f32["batch rows heads width"]:
+    """softmax(q k^T * scale) v, where row t of q sees the keys 0 … start + t (Vaswani et al., 2017).
+
+    Heads h * g … h * g + g - 1 of q share head h of k and v (Ainslie et al., 2023). With a window, only the
+    last `window` of those keys are seen; 0 is all. What k and v hold beyond must be finite.
+    """
+    batch, rows, heads, width = q.shape
+    _, capacity, kv_heads, _ = k.shape
+    group = heads // kv_heads
+    q = q.reshape(batch, rows, kv_heads, group, width).permute(0, 2, 3, 1, 4)
+    q = q.reshape(batch, kv_heads, group * rows, width)
+    scores = (q * scale) @ k.permute(0, 2, 3, 1)
+    scores = scores.reshape(batch, kv_heads, group, rows, capacity)
+    hidden = _hidden(start, rows, capacity, window, like=q)
+    scores = scores + hidden.reshape(batch, 1, 1, rows, capacity)
+    powers = (scores - scores.max().detach()).exp()
+    shares = (powers * (1 / powers.sum())).reshape(batch, kv_heads, group * rows, capacity)
+    y = (shares @ v.permute(0, 2, 1, 3)).reshape(batch, kv_heads, group, rows, width)
+    return y.permute(0, 3, 1, 2, 4).reshape(batch, rows, heads, width)
+
+
+def _positions(start: Tensor, rows: int) -> Tensor:
+    return start.reshape(start.shape[0], 1) + arange(rows)
+
+
+def _hidden(start: Tensor, rows: int, capacity: int, window: int, like: Tensor) -> Tensor:
+    """(batch, rows, capacity): 0 where the row may look at the key, -infinity elsewhere."""
+    last = _positions(start, rows).reshape(start.shape[0], rows, 1)
+    key = arange(capacity)
+    seen = key < last + 1
+    if window:
+        seen = seen.where(last - window < key, Tensor(False))
+    return seen.where(Tensor(np.zeros((), like.data.dtype)), -math.inf)

@@ -1,0 +1,13 @@
+"""Embedding: from token ids to vectors."""
+
+from lcm.ops.op import op
+from lcm.ops.signature import i32, weights, f32
+
+
+@op
+def embedding(
+    weight: weights["vocabulary width"], ids: i32["*rows"].below("vocabulary")
+) -> f32["*rows width"]:
+    """weight[ids]."""
+    y = weight.gather(ids)
+    return y if y.format == "f64" else y.cast("f32")

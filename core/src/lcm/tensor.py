@@ -1,0 +1,363 @@
+"""Tensor: an array in host memory, and how it was made."""
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from lcm import formats
+from lcm.errors import FormatError, ShapeError
+from lcm.primitives import COMPUTE, VIEWS, Shape, run_again
+
+Scalar = int | float
+Gradients = tuple["Tensor | None", ...]
+
+
+class Node:
+    """How a tensor was made: the rule for its gradient, what it was made from, and with which parameters."""
+
+    __slots__ = ("inputs", "params", "rule")
+
+    def __init__(
+        self, rule: Callable[..., Gradients], inputs: tuple["Tensor", ...], params: dict[str, Any]
+    ) -> None:
+        self.rule = rule
+        self.inputs = inputs
+        self.params = params
+
+
+class _State(threading.local):
+    grad_enabled = True
+    steps: list[Callable[[], object]] | None = None  # of the program being recorded
+
+
+state = _State()
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Inside, nothing remembers how it was made: less memory, no gradients."""
+    before, state.grad_enabled = state.grad_enabled, False
+    try:
+        yield
+    finally:
+        state.grad_enabled = before
+
+
+@contextmanager
+def enable_grad() -> Iterator[None]:
+    """Inside, tensors remember how they were made, even within `no_grad`."""
+    before, state.grad_enabled = state.grad_enabled, True
+    try:
+        yield
+    finally:
+        state.grad_enabled = before
+
+
+def apply(name: str, *inputs: "Tensor", **params: Any) -> "Tensor":
+    """The result of a primitive, remembered for the gradient and for the program being recorded."""
+    arrays = tuple(t.data for t in inputs)
+    if name in VIEWS:
+        y = Tensor(VIEWS[name](*arrays, **params), inputs[0].format)
+    else:
+        data = np.asarray(COMPUTE[name](*arrays, **params))
+        y = Tensor(data, _format(name, inputs, params))
+        if state.steps is not None:
+            state.steps.append(partial(run_again, name, data, arrays, params))
+    if state.grad_enabled and any(t.requires_grad for t in inputs):
+        from lcm.grad import RULES
+
+        if name in RULES:
+            y.record(RULES[name], inputs, params)
+    return y
+
+
+def _format(name: str, inputs: "tuple[Tensor, ...]", params: dict[str, Any]) -> str:
+    if name in ("less", "equal"):
+        return "bool"
+    if name == "cast":
+        return str(params["to"])
+    return inputs[1 if name == "where" else 0].format
+
+
+class Tensor:
+    """An array with a number format, in host memory.
+
+    `data` is the numpy array itself, not a copy; bf16 numbers are in it as uint16. Arithmetic follows numpy's
+    broadcasting, made of explicit `expand`; nothing changes a tensor in place but the ops that say so.
+    """
+
+    __slots__ = ("__weakref__", "data", "format", "grad", "node", "requires_grad")
+    __array_priority__ = 100.0
+
+    def __init__(self, data: Any, format: str | None = None, *, requires_grad: bool = False) -> None:
+        if isinstance(data, (float, list)):
+            data = np.asarray(data, np.float32 if np.asarray(data).dtype.kind == "f" else None)
+        self.data: np.ndarray = np.asarray(data)
+        self.format = format or formats.format_of(self.data)
+        self.requires_grad = requires_grad
+        self.grad: Tensor | None = None
+        self.node: Node | None = None
+
+    def record(
+        self, rule: Callable[..., Gradients], inputs: tuple["Tensor", ...], params: dict[str, Any]
+    ) -> None:
+        """Remember how this tensor was made."""
+        self.requires_grad = True
+        self.node = Node(rule, inputs, params)
+
+    # What it is.
+
+    @property
+    def shape(self) -> Shape:
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def address(self) -> int:
+        """Where the first element lies."""
+        return int(self.data.__array_interface__["data"][0])
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.format}{list(self.shape)})\n{self.data}"
+
+    # To and from the outside.
+
+    def numpy(self) -> np.ndarray:
+        """The numbers, not copied (bf16 is decoded to f32, which is a copy)."""
+        self._forbid_while_recording("numpy()")
+        return formats.decode(self.data, "bf16") if self.format == "bf16" else self.data
+
+    def item(self) -> float:
+        """The only number of a tensor of size 1."""
+        self._forbid_while_recording("item()")
+        return self.data.item()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.numpy().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.data.__dlpack_device__()
+
+    @staticmethod
+    def from_dlpack(source: Any) -> "Tensor":
+        """A tensor over the memory of any array in host memory that speaks DLPack."""
+        return Tensor(np.from_dlpack(source))
+
+    def detach(self) -> "Tensor":
+        """The same numbers, without the memory of how they were made."""
+        return Tensor(self.data, self.format)
+
+    def _forbid_while_recording(self, what: str) -> None:
+        if state.steps is not None:
+            raise FormatError(
+                f"{what} while a program is being recorded: a value read now would be fixed for ever; "
+                "keep it in a tensor"
+            )
+
+    # Movement.
+
+    def reshape(self, *shape: int) -> "Tensor":
+        """The same numbers in another shape; one size may be -1. A strided view is copied first."""
+        source = self if self.data.flags.c_contiguous else self.copy()
+        if -1 in shape:
+            known = -math.prod(shape)
+            shape = tuple(self.size // max(known, 1) if n == -1 else n for n in shape)
+        if math.prod(shape) != self.size:
+            raise ShapeError(f"reshape: {self.shape} has {self.size} numbers, {shape} does not")
+        return apply("reshape", source, shape=shape)
+
+    def permute(self, *axes: int) -> "Tensor":
+        return apply("permute", self, axes=axes)
+
+    @property
+    def T(self) -> "Tensor":  # noqa: N802 - numpy's name for it
+        """The transpose over the last two axes."""
+        return self.permute(*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)
+
+    def expand(self, *shape: int) -> "Tensor":
+        """Repeat along axes of size 1 and along new leading axes, without copying."""
+        if self.shape == shape:
+            return self
+        try:
+            return apply("expand", self, shape=shape)
+        except ValueError:
+            raise ShapeError(f"expand: {self.shape} does not broadcast to {shape}") from None
+
+    def slice(self, axis: int, start: int, stop: int) -> "Tensor":
+        axis %= self.ndim
+        if not 0 <= start <= stop <= self.shape[axis]:
+            raise ShapeError(f"slice: [{start}:{stop}] is not within axis {axis} of {self.shape}")
+        return apply("slice", self, axis=axis, start=start, stop=stop)
+
+    def pad(self, axis: int, before: int, after: int) -> "Tensor":
+        return apply("pad", self, axis=axis % self.ndim, before=before, after=after)
+
+    def split_last(self, width: int) -> "Tensor":
+        """(..., n * width) as (..., n, width)."""
+        return self.reshape(*self.shape[:-1], self.shape[-1] // width, width)
+
+    def join_last(self) -> "Tensor":
+        """(..., n, width) as (..., n * width)."""
+        return self.reshape(*self.shape[:-2], self.shape[-2] * self.shape[-1])
+
+    def gather(self, index: "Tensor") -> "Tensor":
+        """The rows of this tensor that `index` names: shape index.shape + self.shape[1:]."""
+        return apply("gather", self, index)
+
+    def scatter_add(self, index: "Tensor", rows: int) -> "Tensor":
+        """`rows` rows, where row index[i] is the sum of all self[i]."""
+        return apply("scatter_add", self, index, rows=rows)
+
+    def put(self, index: "Tensor", values: "Tensor") -> "Tensor":
+        """Write values[i] into row index[i], in place."""
+        return apply("put", self, index, values)
+
+    def cast(self, to: str) -> "Tensor":
+        """The numbers in another format."""
+        return self if to == self.format else apply("cast", self, source=self.format, to=to)
+
+    def copy(self) -> "Tensor":
+        return apply("copy", self)
+
+    # Arithmetic.
+
+    def _binary(self, name: str, other: "Tensor | Scalar") -> "Tensor":
+        return apply(name, *broadcast(self, other))
+
+    def _reverse(self, name: str, other: Scalar) -> "Tensor":
+        return apply(name, *broadcast(_constant(other, self), self))
+
+    def __add__(self, other: "Tensor | Scalar") -> "Tensor":
+        return self._binary("add", other)
+
+    def __sub__(self, other: "Tensor | Scalar") -> "Tensor":
+        return self._binary("sub", other)
+
+    def __mul__(self, other: "Tensor | Scalar") -> "Tensor":
+        return self._binary("mul", other)
+
+    def __truediv__(self, other: "Tensor | Scalar") -> "Tensor":
+        return self._binary("div", other)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __rsub__(self, other: Scalar) -> "Tensor":
+        return self._reverse("sub", other)
+
+    def __rtruediv__(self, other: Scalar) -> "Tensor":
+        return self._reverse("div", other)
+
+    def __neg__(self) -> "Tensor":
+        return apply("neg", self)
+
+    def __lt__(self, other: "Tensor | Scalar") -> "Tensor":
+        return self._binary("less", other)
+
+    def equal(self, other: "Tensor | Scalar") -> "Tensor":
+        """Where the two are the same, as bool."""
+        return self._binary("equal", other)
+
+    def where(self, x: "Tensor | Scalar", y: "Tensor | Scalar") -> "Tensor":
+        """For a bool tensor: x where it is true, y elsewhere."""
+        like = x if isinstance(x, Tensor) else y
+        if not isinstance(like, Tensor):
+            raise FormatError("where: one of the two values must be a tensor")
+        x, y = broadcast(_constant(x, like), _constant(y, like))
+        mask, x = broadcast(self, x)
+        return apply("where", mask, x, y.expand(*x.shape))
+
+    def exp(self) -> "Tensor":
+        return apply("exp", self)
+
+    def log(self) -> "Tensor":
+        return apply("log", self)
+
+    def sqrt(self) -> "Tensor":
+        return apply("sqrt", self)
+
+    def rsqrt(self) -> "Tensor":
+        return 1 / self.sqrt()
+
+    def tanh(self) -> "Tensor":
+        return apply("tanh", self)
+
+    def erf(self) -> "Tensor":
+        return apply("erf", self)
+
+    def sigmoid(self) -> "Tensor":
+        """1 / (1 + exp(-x)), by tanh, which does not overflow."""
+        return (self * 0.5).tanh() * 0.5 + 0.5
+
+    def __matmul__(self, other: "Tensor") -> "Tensor":
+        """(..., m, k) @ (..., k, n), with equal leading axes."""
+        if self.shape[:-2] != other.shape[:-2] or self.shape[-1] != other.shape[-2]:
+            raise ShapeError(f"matmul: {self.shape} and {other.shape} do not fit")
+        return apply("matmul", self, other)
+
+    # Reductions keep the axes that they reduce, with size 1.
+
+    def sum(self, *axes: int) -> "Tensor":
+        """Over the axes given; over the last one when none is."""
+        return apply("sum", self, axes=self._axes(axes))
+
+    def max(self, *axes: int) -> "Tensor":
+        return apply("max", self, axes=self._axes(axes))
+
+    def mean(self, *axes: int) -> "Tensor":
+        return self.sum(*axes) / math.prod(self.shape[a] for a in self._axes(axes))
+
+    def _axes(self, axes: Sequence[int]) -> tuple[int, ...]:
+        return tuple(sorted(a % self.ndim for a in axes or (-1,)))
+
+    def backward(self) -> None:
+        """Add the gradient of this scalar to `.grad` of every leaf tensor that requires one."""
+        from lcm.grad import backward
+
+        backward(self)
+
+
+def concat(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """The parts one after another along an axis."""
+    return apply("concat", *parts, axis=axis % parts[0].ndim)
+
+
+def arange(size: int) -> Tensor:
+    """0, 1 … size - 1 as i32."""
+    return Tensor(np.arange(size, dtype=np.int32))
+
+
+def broadcast(x: Tensor, y: "Tensor | Scalar") -> tuple[Tensor, Tensor]:
+    """Both, expanded to the one shape that numpy's rules give them."""
+    y = _constant(y, x)
+    if x.shape == y.shape:
+        return x, y
+    try:
+        shape = np.broadcast_shapes(x.shape, y.shape)
+    except ValueError:
+        raise ShapeError(f"{x.shape} and {y.shape} do not broadcast") from None
+    return x.expand(*shape), y.expand(*shape)
+
+
+def _constant(value: "Tensor | Scalar", like: Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    return Tensor(np.asarray(value, like.data.dtype), like.format)
