@@ -118,6 +118,18 @@ def test_a_save_that_still_runs_is_no_leftover(tmp_path):
     assert (tmp_path / "file").read_text() == "outer"
 
 
+def test_a_folder_can_be_filled_with_files_that_are_themselves_saved_atomically(tmp_path):
+    def fill(folder):
+        write_atomically(folder / "state", lambda file: file.write(b"new"))
+        write_folder_atomically(folder / "inner", fill_with("inner"))
+        write_atomically(folder / "inner/more", lambda file: file.write(b"more"))
+
+    for _ in range(2):
+        write_folder_atomically(tmp_path / "folder", fill)
+    assert (tmp_path / "folder/state").read_text() == "new"
+    assert sorted(os.listdir(tmp_path / "folder/inner")) == ["more", "state"]
+
+
 def test_somebody_elses_folder_is_not_replaced(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/holiday.jpg").touch()
@@ -153,5 +165,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_old(tmp_path):
         write_atomically(tmp_path / "file", lambda file: file.write(bytes(1 << 17)))
     with pytest.raises(FileError, match=r"^\S+folder: no space left"):
         write_folder_atomically(tmp_path / "folder", fill_with("x" * (1 << 17)))
+    with pytest.raises(FileError, match=r"^\S+/folder: no space left"):
+        write_folder_atomically(
+            tmp_path / "folder",
+            lambda new: write_atomically(new / "state", lambda file: file.write(bytes(1 << 17))),
+        )
     assert (tmp_path / "file").read_text() == (tmp_path / "folder/state").read_text() == "old"
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]

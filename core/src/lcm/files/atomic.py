@@ -20,6 +20,8 @@ from typing import BinaryIO
 
 from lcm.errors import FileError
 
+NEW = ".lcm-new"  # a file or folder that is being written
+OLD = ".lcm-old"  # a folder that is being replaced
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -102,16 +104,16 @@ def _check_replaceable(path: Path, new: Path) -> None:
 
 
 def _new_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.lcm-new")
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{NEW}")
 
 
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lcm-old")
+    return path.with_name(f".{path.name}{OLD}")
 
 
 def _remove_leftovers(path: Path) -> None:
     for name in os.listdir(path.parent):
-        if name.startswith(f".{path.name}.") and name.endswith(".lcm-new"):
+        if name.startswith(f".{path.name}.") and name.endswith(NEW):
             leftover = path.parent / name
             with suppress(OSError):  # gone meanwhile, or not ours to remove
                 if _is_abandoned(leftover):
@@ -147,6 +149,9 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    if folder.name.endswith(NEW):  # is being filled by this very save, which holds its lock
+        yield
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         _lock(descriptor, fcntl.LOCK_EX)
@@ -182,12 +187,20 @@ def _sync_tree(folder: Path) -> None:
 def _one_line_errors(path: Path) -> Iterator[None]:
     try:
         yield
+    except FileError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_SPACE:
+            raise _refusal(path, error.__cause__) from error.__cause__  # of a file in this folder
+        raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in NO_SPACE:
-            raise FileError(
-                f"{path}: no space left ({reason}); what was there before is untouched; "
-                f"free some space or choose another folder"
-            ) from error
-        where = "" if error.filename in (None, str(path)) else f" ({error.filename})"
-        raise FileError(f"{path}: cannot be written: {reason}{where}") from error
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: Path, error: OSError) -> FileError:
+    reason = error.strerror or str(error)
+    if error.errno in NO_SPACE:
+        return FileError(
+            f"{path}: no space left ({reason}); what was there before is untouched; "
+            f"free some space or choose another folder"
+        )
+    where = "" if error.filename in (None, str(path)) else f" ({error.filename})"
+    return FileError(f"{path}: cannot be written: {reason}{where}")
