@@ -12,10 +12,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from lcm.backend import contract, discovery, ledger, plugins, probe
 from lcm.backend.contract import Backend
 from lcm.backend.manifest import parse
+from lcm.cli.backends import command
 from lcm.errors import BackendError, FileError, LcmWarning
 from lcm.host import current, load_named, shipped
 
@@ -74,7 +76,7 @@ def compile_library(folder: Path) -> None:
 
 
 def in_new_process(code: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": ""}
     command = [sys.executable, "-P", "-c", code]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -207,18 +209,25 @@ def test_no_code_of_an_ineligible_plugin_is_run(site):
     assert "hostile_impossible" not in sys.modules
 
 
-def test_what_a_plugin_prints_never_reaches_standard_output(site, capfd):
+def test_what_a_plugin_prints_never_reaches_standard_output(site):
     install(site, "prints")
     done = in_new_process(OPEN.format("prints"))
     assert done.stdout == "prints\n"
     assert done.stderr.count("hello from") == 4
 
 
+def test_what_a_plugin_prints_never_reaches_what_stands_in_for_standard_output(site, capsys):
+    install(site, "prints")
+    discovery.open_backend("prints")
+    assert capsys.readouterr().out == ""
+
+
 def test_a_plugin_may_ask_for_the_backends_while_it_is_loaded(site):
     install(site, "recursive", "polite")
     assert verdict_on("recursive").state == "ready"
     assert verdict_on("polite").state == "ready"
-    assert discovery.open_backend("recursive").notes["ready"] == "polite reference"
+    notes = discovery.open_backend("recursive").notes
+    assert notes == {"ready": "polite reference", "itself": "failed"}
     assert verdict_on("recursive").state == "ready"
 
 
@@ -505,3 +514,41 @@ def test_the_backend_of_the_contract_needs_only_a_name_and_kernels():
     assert (backend.version, backend.library, backend.threads, dict(backend.notes)) == (
         "", None, None, {},
     )  # fmt: skip
+
+
+# The command.
+
+
+def test_the_command_lists_every_verdict(site, monkeypatch):
+    install(site, "polite", "raises")
+    monkeypatch.setenv("COLUMNS", "200")
+    done = CliRunner().invoke(command, [])
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert "RuntimeError: not today" in lines["raises"]
+    assert lines["raises"].rstrip().endswith("lcm backends --retry raises")
+    assert lines["polite"].split()[:3] == ["polite", "1.0", "ready"]
+
+
+def test_the_command_prints_verdicts_as_json(site):
+    install(site, "impossible")
+    done = CliRunner().invoke(command, ["--json"])
+    found = {verdict["name"]: verdict for verdict in json.loads(done.stdout)}
+    assert found["impossible"]["state"] == "ineligible"
+    assert found["impossible"]["manifest"]["features"] == ["sve2p1", "avx10"]
+    assert found["reference"]["manifest"] is None
+
+
+@posix
+def test_the_command_tries_again_what_it_remembers_as_crashed(site):
+    install(site, "betrays")
+    in_new_process(OPEN.format("betrays"))
+    assert verdict_on("betrays").state == "crashed"
+    done = CliRunner().invoke(command, ["--json", "--retry", "betrays"])
+    assert [verdict["state"] for verdict in json.loads(done.stdout)] == ["ready"]
+
+
+def test_the_command_refuses_to_retry_what_is_not_there(site):
+    install(site, "polite")
+    done = CliRunner().invoke(command, ["--retry", "polit"])
+    assert isinstance(done.exception, BackendError)
+    assert "did you mean 'polite'?" in str(done.exception)

@@ -54,7 +54,7 @@ class Host:
             quota = self.quota.value
             return max(1, min(self.cores.value, math.ceil(quota) if quota else self.cores.value))
         if not (re.fullmatch("[0-9]{1,4}", text) and 1 <= int(text) <= 1024):
-            raise UsageError(f"LCM_THREADS={text[:20]}: must be a whole number from 1 to 1024")
+            raise UsageError(f"LCM_THREADS is {text[:20]!r}: must be a whole number from 1 to 1024")
         return int(text)
 
     def fingerprint(self) -> str:
