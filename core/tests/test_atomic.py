@@ -89,6 +89,15 @@ def fill_with(text):
     return lambda folder: (folder / "state").write_text(text)
 
 
+def test_a_kill_after_the_second_rename_leaves_nothing_for_long(tmp_path):
+    for name in ("folder", ".folder.lcm-old"):
+        write_folder_atomically(tmp_path / name, fill_with(name))
+    assert (recover_folder(tmp_path / "folder") / "state").read_text() == "folder"
+    write_folder_atomically(tmp_path / "folder", fill_with("new"))
+    assert os.listdir(tmp_path) == ["folder"]
+    assert (tmp_path / "folder/state").read_text() == "new"
+
+
 def test_a_failing_writer_leaves_the_old_and_no_trace(tmp_path):
     write_atomically(tmp_path / "file", lambda file: file.write(b"old"))
     write_folder_atomically(tmp_path / "folder", fill_with("old"))

@@ -122,14 +122,15 @@ def test_the_split_is_of_the_contents_alone_and_disjoint(tmp_path):
     for i in range(200):
         write(tmp_path / "a", **{f"f{i}_py": f"x = {i}\n"})
         write(tmp_path / "b", **{f"g{999 - i}_py": f"x = {i}\n", f"more{i}_py": f"y = {i}\n"})
-    train, held_out = collect([tmp_path / "a"]).split(0.1)
-    assert 8 <= len(held_out) <= 35
-    assert len(train) + len(held_out) == 200
-    digests = {d.digest for d in held_out}
-    assert not digests & {d.digest for d in train}
-    larger_train, larger_held_out = collect([tmp_path / "b"]).split(0.1)
-    assert digests <= {d.digest for d in larger_held_out}
-    assert {d.digest for d in train} <= {d.digest for d in larger_train}
+    small, large = collect([tmp_path / "a"]), collect([tmp_path / "b"])
+    for share in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5):
+        train, held_out = ({d.digest for d in side} for side in small.split(share))
+        assert abs(len(held_out) - 200 * share) < 30
+        assert len(train) + len(held_out) == 200
+        assert not held_out & train
+        more_train, more_held_out = ({d.digest for d in side} for side in large.split(share))
+        assert train <= more_train
+        assert held_out <= more_held_out
 
 
 def test_both_sides_of_a_split_have_a_file_or_it_is_refused(tmp_path):

@@ -209,7 +209,7 @@ def test_evaluation_covers_the_split_in_order_and_masks_what_is_behind_it():
 
 
 def test_sources_are_the_files_of_the_batch():
-    split = counting(1000)
+    split = counting(100)
     for position in range(0, 200, 7):
         inputs, targets = split.batch(position, batch=3, context=16, seed=5)
         tokens = np.unique(np.concatenate([inputs, targets]))

@@ -49,6 +49,7 @@ def test_one_file_reads_by_folder_and_by_name(tmp_path):
         ({"a": "../x/1.safetensors"}, "is not a file of this folder"),
         ({"a": "/etc/passwd"}, "is not a file of this folder"),
         ({"a": ".."}, "is not a file of this folder"),
+        ({"a": "..\\x"}, "is not a file of this folder"),
         ({"a": 3}, "is not a file of this folder"),
         ({"a": ["x"]}, "is damaged"),
         (["a"], "is damaged"),

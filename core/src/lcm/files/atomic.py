@@ -42,7 +42,7 @@ def write_folder_atomically(path: str | Path, fill: Callable[[Path], object]) ->
 
     A folder that shares no name with the new one is somebody else's, and is refused.
     """
-    path = recover_folder(Path(os.path.abspath(path)))
+    path = Path(os.path.abspath(path))
     with _one_line_errors(path), _claimed(path, Path.mkdir) as new:
         fill(new)
         _check_replaceable(path, new)
@@ -118,8 +118,6 @@ def _remove_leftovers(path: Path) -> None:
             with suppress(OSError):  # gone meanwhile, or not ours to remove
                 if _is_abandoned(leftover):
                     _remove(leftover)
-    if path.exists():
-        _discard(_aside(path), path)
 
 
 def _is_abandoned(path: Path) -> bool:

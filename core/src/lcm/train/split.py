@@ -103,7 +103,7 @@ class Split:
         starts = []
         for i in range(position, position + batch):
             offset, order = _epoch(seed, i // windows, windows, context)
-            starts.append((offset + int(order[i % windows]) * context) % self.tokens)
+            starts.append(offset + int(order[i % windows]) * context)
         return starts
 
     def _read_around(self, start: int, count: int) -> np.ndarray:
