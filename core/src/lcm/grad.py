@@ -1,12 +1,12 @@
 """Gradients: one rule per primitive, and one walk from a result back to what it was made from."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from lcm.errors import ShapeError
-from lcm.tensor import Gradients, Tensor, enable_grad, no_grad
+from lcm.tensor import Gradients, Node, Rule, Tensor, enable_grad, no_grad
 
 
 def _unexpand(g: Tensor, like: Tensor) -> Tensor:
@@ -25,46 +25,43 @@ def _concat_rule(g: Tensor, y: Tensor, *parts: Tensor, axis: int) -> Gradients:
     )
 
 
-def _max_rule(g: Tensor, y: Tensor, x: Tensor, axes: tuple[int, ...]) -> Gradients:
+def _max_rule(g: Tensor, y: Tensor, x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Shared equally where several are the largest."""
     largest = x.detach().equal(y.detach()).cast(x.format)
-    return ((g / largest.sum(*axes)).expand(*x.shape) * largest,)
+    return (g / largest.sum(*axes)).expand(*x.shape) * largest
 
 
-def _slice_rule(g: Tensor, y: Tensor, x: Tensor, axis: int, start: int, stop: int) -> Gradients:
-    return (g.pad(axis, start, x.shape[axis] - stop),)
-
-
-def _pad_rule(g: Tensor, y: Tensor, x: Tensor, axis: int, before: int, after: int) -> Gradients:
-    return (g.slice(axis, before, before + x.shape[axis]),)
-
-
-# From g, the gradient of a primitive's output y, to the gradient of each of its inputs.
-RULES: dict[str, Callable[..., Gradients]] = {
-    "add": lambda g, y, a, b: (g, g),
-    "sub": lambda g, y, a, b: (g, -g),
-    "mul": lambda g, y, a, b: (g * b, g * a),
-    "div": lambda g, y, a, b: (g / b, -(g * y) / b),
-    "neg": lambda g, y, x: (-g,),
-    "exp": lambda g, y, x: (g * y,),
-    "log": lambda g, y, x: (g / x,),
-    "sqrt": lambda g, y, x: (g * 0.5 / y,),
-    "tanh": lambda g, y, x: (g * (1 - y * y),),
-    "erf": lambda g, y, x: (g * (-(x * x)).exp() * (2 / np.sqrt(np.pi)),),
-    "where": lambda g, y, mask, a, b: (None, mask.where(g, 0), mask.where(0, g)),
-    "cast": lambda g, y, x, source, to: (g.cast(source),),
-    "copy": lambda g, y, x: (g,),
-    "sum": lambda g, y, x, axes: (g.expand(*x.shape),),
-    "max": _max_rule,
-    "matmul": lambda g, y, a, b: (g @ b.T, a.T @ g),
+# From g, the gradient of a primitive's output y, to the gradient of each of its inputs: one function an
+# input, so that what nobody wants is not computed, or one for all where their number varies.
+RULES: dict[str, Rule] = {
+    "add": (lambda g, y, a, b: g, lambda g, y, a, b: g),
+    "sub": (lambda g, y, a, b: g, lambda g, y, a, b: -g),
+    "mul": (lambda g, y, a, b: g * b, lambda g, y, a, b: g * a),
+    "div": (lambda g, y, a, b: g / b, lambda g, y, a, b: -(g * y) / b),
+    "neg": (lambda g, y, x: -g,),
+    "exp": (lambda g, y, x: g * y,),
+    "log": (lambda g, y, x: g / x,),
+    "sqrt": (lambda g, y, x: g * 0.5 / y,),
+    "tanh": (lambda g, y, x: g * (1 - y * y),),
+    "erf": (lambda g, y, x: g * (-(x * x)).exp() * (2 / np.sqrt(np.pi)),),
+    "where": (
+        lambda g, y, mask, a, b: None,
+        lambda g, y, mask, a, b: mask.where(g, 0),
+        lambda g, y, mask, a, b: mask.where(0, g),
+    ),
+    "cast": (lambda g, y, x, source, to: g.cast(source),),
+    "copy": (lambda g, y, x: g,),
+    "sum": (lambda g, y, x, axes: g.expand(*x.shape),),
+    "max": (_max_rule,),
+    "matmul": (lambda g, y, a, b: g @ b.T, lambda g, y, a, b: a.T @ g),
     "concat": _concat_rule,
-    "pad": _pad_rule,
-    "gather": lambda g, y, x, index: (g.scatter_add(index, x.shape[0]), None),
-    "scatter_add": lambda g, y, x, index, rows: (g.gather(index), None),
-    "expand": lambda g, y, x, shape: (_unexpand(g, x),),
-    "reshape": lambda g, y, x, shape: (g.reshape(*x.shape),),
-    "permute": lambda g, y, x, axes: (g.permute(*np.argsort(axes).tolist()),),
-    "slice": _slice_rule,
+    "pad": (lambda g, y, x, axis, before, after: g.slice(axis, before, before + x.shape[axis]),),
+    "gather": (lambda g, y, x, index: g.scatter_add(index, x.shape[0]), lambda g, y, x, index: None),
+    "scatter_add": (lambda g, y, x, index, rows: g.gather(index), lambda g, y, x, index, rows: None),
+    "expand": (lambda g, y, x, shape: _unexpand(g, x),),
+    "reshape": (lambda g, y, x, shape: g.reshape(*x.shape),),
+    "permute": (lambda g, y, x, axes: g.permute(*np.argsort(axes).tolist()),),
+    "slice": (lambda g, y, x, axis, start, stop: g.pad(axis, start, x.shape[axis] - stop),),
 }
 
 
@@ -121,6 +118,15 @@ def _order(y: Tensor, stop: dict[int, Tensor]) -> list[Tensor]:
     return order[::-1]
 
 
+def _parts(node: Node, g: Tensor, y: Tensor) -> Gradients:
+    if callable(node.rule):
+        return node.rule(g, y, *node.inputs, **node.params)
+    return tuple(
+        part(g, y, *node.inputs, **node.params) if x.requires_grad else None
+        for part, x in zip(node.rule, node.inputs, strict=True)
+    )
+
+
 def _walk(
     y: Tensor, g: Tensor, stop: dict[int, Tensor], *, forget: bool = False
 ) -> dict[int, Tensor]:
@@ -131,7 +137,7 @@ def _walk(
         node = t.node
         if node is None or id(t) not in sums:
             continue
-        parts = node.rule(sums.pop(id(t)), t, *node.inputs, **node.params)
+        parts = _parts(node, sums.pop(id(t)), t)
         for x, part in zip(node.inputs, parts, strict=True):
             if part is not None and x.requires_grad:
                 before = sums.get(id(x))

@@ -15,6 +15,8 @@ from lcm.primitives import COMPUTE, VIEWS, Shape, run_again
 
 Scalar = int | float
 Gradients = tuple["Tensor | None", ...]
+# For the gradients of all inputs at once, or one function for each input's.
+Rule = Callable[..., Gradients] | tuple[Callable[..., "Tensor | None"], ...]
 
 
 class Node:
@@ -23,7 +25,7 @@ class Node:
     __slots__ = ("inputs", "params", "rule")
 
     def __init__(
-        self, rule: Callable[..., Gradients], inputs: tuple["Tensor", ...], params: dict[str, Any]
+        self, rule: Rule, inputs: tuple["Tensor", ...], params: dict[str, Any]
     ) -> None:
         self.rule = rule
         self.inputs = inputs
@@ -103,9 +105,7 @@ class Tensor:
         self.grad: Tensor | None = None
         self.node: Node | None = None
 
-    def record(
-        self, rule: Callable[..., Gradients], inputs: tuple["Tensor", ...], params: dict[str, Any]
-    ) -> None:
+    def record(self, rule: Rule, inputs: tuple["Tensor", ...], params: dict[str, Any]) -> None:
         """Remember how this tensor was made."""
         self.requires_grad = True
         self.node = Node(rule, inputs, params)

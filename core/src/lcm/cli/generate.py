@@ -1,0 +1,73 @@
+"""lcm generate: continue a prompt, with every control over sampling."""
+
+from typing import Any
+
+import click
+
+from lcm.cli import options
+
+
+@click.command()
+@click.argument("prompt")
+@options.model
+@options.backend
+@click.option("--max-tokens", "-n", default=128, show_default=True, help="New tokens at most.")
+@click.option("--stop", multiple=True, help="End before this text; may be given several times.")
+@click.option("--logprobs", default=0, help="With --json: the K likeliest tokens of each step.")
+@options.as_json
+@options.sampling
+def command(
+    prompt: str, model: str, backend: str, max_tokens: int, stop: tuple[str, ...], logprobs: int,
+    as_json: bool, **controls: object,
+) -> None:  # fmt: skip
+    """Continue PROMPT; - reads it from standard input.
+
+    \b
+    lcm generate "import os" -n 64 -t 0.8 --top-p 0.95 --seed 1
+    lcm generate "def area(" --stop "\\n\\n" --json --logprobs 3
+    """
+    run(options.text_or_stdin(prompt), model, backend, max_tokens, stop, as_json, logprobs, controls)
+
+
+def run(
+    prompt: str, model: str, backend: str, max_tokens: int, stop: tuple[str, ...], as_json: bool,
+    logprobs: int, controls: dict[str, Any],
+) -> None:  # fmt: skip
+    """Print the prompt and, as it comes, its continuation; or one JSON object."""
+    sampling = options.take_sampling(controls)
+    from lcm.generate.loading import load_model
+
+    with options.on_backend(backend):
+        loaded = load_model(model)
+        settings: dict[str, Any] = {"max_tokens": max_tokens, "sampling": sampling, "stop": stop}
+        if as_json:
+            options.print_json(_record(loaded.complete(prompt, logprobs=logprobs, **settings), loaded))
+            return
+        pieces = loaded.stream(prompt, **settings)
+        first = next(pieces)  # what is wrong with the prompt shows before anything is printed
+        click.echo(prompt + first.text, nl=False)
+        for piece in pieces:
+            click.echo(piece.text, nl=False)
+        click.echo()
+
+
+def _record(completion: Any, loaded: Any) -> dict[str, Any]:
+    from lcm.backend import dispatch
+
+    record = {
+        "model": str(loaded.folder),
+        "text": completion.text,
+        "finish": completion.finish,
+        "tokens": list(completion.tokens),
+        "prompt_tokens": completion.prompt_tokens,
+        "prompt_seconds": completion.prompt_seconds,
+        "seconds": completion.seconds,
+        "backends": dispatch.ran(),
+    }
+    if completion.pieces[0].top:
+        record["logprobs"] = [
+            {"token": p.token, "logprob": p.logprob, "top": [list(t) for t in p.top]}
+            for p in completion.pieces
+            if p.token is not None
+        ]
+    return record

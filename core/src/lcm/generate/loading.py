@@ -1,0 +1,63 @@
+"""Finding a model: by path, by name in the user's folder of models, or installed as a package."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from lcm import models, settings
+from lcm.errors import FileError, UsageError
+from lcm.generate.text_model import TextModel
+from lcm.text.tokenizer import Tokenizer
+
+if sys.version_info >= (3, 12):
+    from importlib import metadata
+else:
+    import importlib_metadata as metadata
+
+GROUP = "lcm.models"  # entry points: a name, and the package that holds the model's files
+DEFAULT = "tinycode"
+
+
+def load_model(name: str | Path = "") -> TextModel:
+    """The model of this name or path, ready to complete text; the installed one when no name is given."""
+    folder = find_model(str(name))
+    return TextModel(models.load(folder), Tokenizer.load(folder), folder)
+
+
+def find_model(name: str = "") -> Path:
+    """The folder of a model; `UsageError` names what there is."""
+    if name and (found := _as_model(Path(name).expanduser())):
+        return found
+    if name and Path(name).expanduser().is_dir():
+        raise FileError(f"{name}: no config.json there; a model's folder has one, with its weights beside it")
+    known = installed()
+    name = name or (DEFAULT if DEFAULT in known or not known else next(iter(known)))
+    if name not in known:
+        there = ", ".join(known) or "none; pip install 'lcm[tinycode]', or train one: lcm train"
+        raise UsageError(f"no model {name!r}: not a folder with a config.json; installed: {there}")
+    return known[name]
+
+
+def installed() -> dict[str, Path]:
+    """Every model that can be had by name: those in `models_dir`, then those that packages bring."""
+    found: dict[str, Path] = {}
+    for point in metadata.entry_points(group=GROUP):
+        spec = find_spec(point.value.partition(":")[0])
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            if model := _as_model(Path(folder)):
+                found[point.name] = model
+    if home := settings.get("models_dir"):
+        for folder in sorted(Path(home).expanduser().glob("*/")):
+            if model := _as_model(folder):
+                found[folder.name] = model
+    return found
+
+
+def _as_model(folder: Path) -> Path | None:
+    """The folder itself, or for a training run its best model, or its latest."""
+    if (folder / "config.json").is_file():
+        return folder
+    if (folder / "best" / "config.json").is_file():
+        return folder / "best"
+    checkpoints = sorted(folder.glob("checkpoints/step-*/config.json"))
+    return checkpoints[-1].parent if checkpoints else None
