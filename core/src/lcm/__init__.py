@@ -4,6 +4,7 @@ Everything is imported when it is first used: `import lcm` itself costs next to 
 """
 
 import importlib
+import os
 from typing import Any
 
 __version__ = "0.1.0"
@@ -19,7 +20,12 @@ _HOMES = {
     "load_model": "lcm.generate.loading",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted([*_HOMES, "include_dir"])
+
+
+def include_dir() -> str:
+    """The folder for a C compiler's `-I`: a plugin's kernels include `<lcm/ops.h>` from there."""
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
 
 
 def __getattr__(name: str) -> Any:

@@ -88,6 +88,12 @@ def retry(name: str) -> Verdict:
     raise BackendError(f"no backend {name!r} here: {_absent(name)}")
 
 
+def not_installed() -> dict[str, str]:
+    """The backends that lcm offers for this kind of machine and that are not here: what pip calls them."""
+    here = {plugin.name for plugin in plugins.installed()}
+    return {name: what for name, what in _offered().items() if name not in here}
+
+
 def is_here(host: Host) -> bool:
     """Whether the host is this machine, perhaps with features taken away."""
     here = probe_host()

@@ -40,6 +40,7 @@ class _Memory:
         self.choices: dict[tuple[str, str, str], Choice] = {}
         self.told: set[tuple[str, str]] = set()
         self.ran: Counter[tuple[str, str]] = Counter()
+        self.seen: dict[tuple[str, str], dict[str, int]] = {}
         self.set_name: tuple[str, str] | None = None
         self.table: Table | None = None
 
@@ -63,6 +64,7 @@ def choose(op: Op, bound: Bound, symbol: str, backend: str | None) -> Kernel | N
     """The kernel for a call; None where the op's body runs."""
     choice = decide(symbol, bound.sizes, backend)
     _memory.ran[symbol, choice.backend] += 1
+    _memory.seen.setdefault((symbol, bucket(symbol, bound.sizes)), dict(bound.sizes))
     return choice.kernel
 
 
@@ -81,6 +83,11 @@ def ran() -> dict[str, dict[str, int]]:
     for (symbol, backend), count in sorted(_memory.ran.items()):
         table.setdefault(symbol, {})[backend] = count
     return table
+
+
+def seen() -> list[tuple[str, dict[str, int]]]:
+    """Every kernel that was asked for since the last `reset`, with sizes: one for each bucket."""
+    return [(symbol, sizes) for (symbol, _), sizes in _memory.seen.items()]
 
 
 def candidates(symbol: str) -> dict[str, Backend | None]:

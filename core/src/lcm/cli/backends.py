@@ -48,3 +48,34 @@ def _print_table(verdicts: Sequence[Verdict]) -> None:
         state = Text(one.state, style=COLOURS.get(one.state, "red"))
         table.add_row(one.name, one.version, state, Text(one.reason), Text(one.fix))
     Console().print(table)
+
+
+@command.command()
+@click.argument("symbol", metavar="OP")
+@click.option("--shape", required=True, metavar="SIZES", help="Such as 512,896,4864.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def why(symbol: str, shape: str, as_json: bool) -> None:
+    """Show which backend would run OP at a shape, what the others took, and the reason.
+
+    \b
+    lcm backends why linear --shape 512,896,4864
+    lcm backends why attention_grad --shape rows=256,...
+    """
+    from lcm.backend import dispatch, tuning
+    from lcm.backend.measure import parse_shape
+
+    sizes = parse_shape(symbol, shape)
+    choice = dispatch.decide(symbol, sizes)
+    times = dispatch.table().seconds.get(tuning.bucket(symbol, sizes), {})
+    rows = {
+        name: times.get(tuning.identity(backend) if backend else name)
+        for name, backend in dispatch.candidates(symbol).items()
+    }
+    if as_json:
+        record = {"kernel": symbol, "sizes": sizes, "backend": choice.backend, "reason": choice.reason}
+        click.echo(json.dumps(record | {"seconds": rows}, indent=2))
+        return
+    click.echo(f"{choice.backend}: {choice.reason}")
+    for name, seconds in rows.items():
+        hint = f"not measured; lcm tune --op {symbol} --shape {shape}"
+        click.echo(f"  {name:12} {hint if seconds is None else f'{seconds * 1e6:,.1f} µs'}")

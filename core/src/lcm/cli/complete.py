@@ -9,12 +9,12 @@ from lcm.cli import options
 @click.argument("prompt")
 @options.model
 @options.backend
-@click.option("--max-tokens", "-n", default=96, show_default=True, help="New tokens at most.")
+@click.option("--max-tokens", "-n", type=int, help="New tokens at most; if not given, 128 or what fits.")
 @click.option("--whole", is_flag=True, help="Do not stop where the block ends.")
 @options.as_json
 @options.sampling
 def command(
-    prompt: str, model: str, backend: str, max_tokens: int, whole: bool, as_json: bool,
+    prompt: str, model: str, backend: str, max_tokens: int | None, whole: bool, as_json: bool,
     **controls: object,
 ) -> None:  # fmt: skip
     """Continue PROMPT, a piece of code; - reads it from standard input.

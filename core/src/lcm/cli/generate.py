@@ -11,13 +11,13 @@ from lcm.cli import options
 @click.argument("prompt")
 @options.model
 @options.backend
-@click.option("--max-tokens", "-n", default=128, show_default=True, help="New tokens at most.")
+@click.option("--max-tokens", "-n", type=int, help="New tokens at most; if not given, 128 or what fits.")
 @click.option("--stop", multiple=True, help="End before this text; may be given several times.")
 @click.option("--logprobs", default=0, help="With --json: the K likeliest tokens of each step.")
 @options.as_json
 @options.sampling
 def command(
-    prompt: str, model: str, backend: str, max_tokens: int, stop: tuple[str, ...], logprobs: int,
+    prompt: str, model: str, backend: str, max_tokens: int | None, stop: tuple[str, ...], logprobs: int,
     as_json: bool, **controls: object,
 ) -> None:  # fmt: skip
     """Continue PROMPT; - reads it from standard input.
@@ -30,7 +30,7 @@ def command(
 
 
 def run(
-    prompt: str, model: str, backend: str, max_tokens: int, stop: tuple[str, ...], as_json: bool,
+    prompt: str, model: str, backend: str, max_tokens: int | None, stop: tuple[str, ...], as_json: bool,
     logprobs: int, controls: dict[str, Any],
 ) -> None:  # fmt: skip
     """Print the prompt and, as it comes, its continuation; or one JSON object."""

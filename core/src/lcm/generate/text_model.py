@@ -15,6 +15,7 @@ from lcm.nn import Model
 from lcm.text.tokenizer import Tokenizer
 
 GREEDY = Sampling()
+DEFAULT_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class TextModel:
         return frozenset() if self.tokenizer.end is None else frozenset([self.tokenizer.end])
 
     def complete(
-        self, prompt: str, *, max_tokens: int = 128, sampling: Sampling = GREEDY,
+        self, prompt: str, *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
         stop: Sequence[str] = (), logprobs: int = 0,
     ) -> Completion:  # fmt: skip
         """The prompt's continuation, whole."""
@@ -83,11 +84,16 @@ class TextModel:
         )
 
     def stream(
-        self, prompt: str, *, max_tokens: int = 128, sampling: Sampling = GREEDY,
+        self, prompt: str, *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
         stop: Sequence[str] = (), logprobs: int = 0,
     ) -> Iterator[Piece]:  # fmt: skip
-        """The prompt's continuation as it comes; `ContextError` if it cannot fit the model's context."""
+        """The prompt's continuation as it comes; `ContextError` if it cannot fit the model's context.
+
+        Without `max_tokens` it ends after 128 tokens, or where the context is full.
+        """
         ids = self.prompt_ids(prompt)
+        if max_tokens is None:
+            max_tokens = max(1, min(DEFAULT_TOKENS, self.model.context - len(ids)))
         self._check(len(ids), max_tokens, stop)
         decoder, sampler = Decoder(self.model), Sampler(sampling, ids)
         text = self.tokenizer.stream(after=ids)

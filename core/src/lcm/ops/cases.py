@@ -15,11 +15,12 @@ def sizes(op: Op, rng: np.random.Generator, largest: int = 9) -> dict[str, int]:
     """Random sizes from 1 up that fulfil the op's conditions."""
     while True:
         drawn = {s: int(rng.integers(1, largest + 1)) for s in op.signature.symbols}
-        if _possible(op, drawn):
+        if possible(op, drawn):
             return drawn
 
 
-def _possible(op: Op, drawn: Mapping[str, int]) -> bool:
+def possible(op: Op, drawn: Mapping[str, int]) -> bool:
+    """Whether arguments of these sizes exist."""
     bounds = [s.bound for s in op.signature.arrays.values() if s.bound]
     return all(eval(c, {}, dict(drawn)) for c in op.signature.where) and all(
         eval(b, {}, dict(drawn)) > 0 for b in bounds

@@ -224,5 +224,5 @@ class Trainer:
         return Evaluated(self.state.step, found.loss, found.bits_per_byte, best)
 
     def _sample(self) -> Sample:
-        found = TextModel(self.model, self.tokenizer).complete(self.plan.prompt, max_tokens=48)
+        found = TextModel(self.model, self.tokenizer).complete(self.plan.prompt)
         return Sample(self.state.step, self.plan.prompt, found.text)

@@ -47,10 +47,9 @@ typedef struct {
 int32_t lcm_adamw_step(const lcm_adamw_step_args *);
 
 /* softmax(q k^T * scale) v, where row t of q sees the keys 0 … start + t (Vaswani et al., 2017).
-   
+
    Heads h * g … h * g + g - 1 of q share head h of k and v (Ainslie et al., 2023). With a window, only the
    last `window` of those keys are seen; 0 is all. What k and v hold beyond must be finite.
-   
    Needs heads % kv_heads == 0. */
 typedef struct {
   uint64_t size;  /* of this struct, as its caller knows it */
@@ -294,10 +293,9 @@ typedef struct {
 int32_t lcm_rms_norm_grad(const lcm_rms_norm_grad_args *);
 
 /* Turn pairs (a, b) of each head by the angle of their position: (a cos - b sin, b cos + a sin).
-   
+
    A pair is (x[i], x[i + half]), or (x[2 i], x[2 i + 1]) when interleaved; numbers beyond 2 * half stay as
    they are (Su et al., 2021).
-   
    Needs 2 * half <= width. */
 typedef struct {
   uint64_t size;  /* of this struct, as its caller knows it */
