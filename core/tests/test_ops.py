@@ -2,7 +2,6 @@
 
 import ctypes
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -180,16 +179,3 @@ def test_erf_agrees_with_the_c_library_to_two_ulp():
     want = np.array([math.erf(v) for v in x])
     np.testing.assert_allclose(erf(x), want, rtol=5e-16, atol=0)
     assert np.isnan(erf(np.array([np.nan]))).all()
-
-
-def test_the_split_pool_survives_a_fork():
-    code = (
-        "import os, numpy as np\n"
-        "from lcm import ops\nfrom lcm.tensor import Tensor\n"
-        "x = Tensor(np.ones((4096, 64), np.float32))\n"
-        "ops.softmax(x)\n"
-        "pid = os.fork()\n"
-        "ops.softmax(x)\n"
-        "if pid: assert os.waitpid(pid, 0)[1] == 0\n"
-    )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)

@@ -2,7 +2,7 @@
 
 A call checks its arguments, asks the dispatcher for a kernel, and runs the kernel or the body. An op declared
 with `split` is independent along that axis and cheap to compute again: its body runs on a few rows at a time,
-in cache and in threads, and once more in the backward pass instead of keeping what lies between.
+in cache, and once more in the backward pass instead of keeping what lies between.
 """
 
 import importlib
