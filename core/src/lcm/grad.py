@@ -56,8 +56,14 @@ RULES: dict[str, Rule] = {
     "matmul": (lambda g, y, a, b: g @ b.T, lambda g, y, a, b: a.T @ g),
     "concat": _concat_rule,
     "pad": (lambda g, y, x, axis, before, after: g.slice(axis, before, before + x.shape[axis]),),
-    "gather": (lambda g, y, x, index: g.scatter_add(index, x.shape[0]), lambda g, y, x, index: None),
-    "scatter_add": (lambda g, y, x, index, rows: g.gather(index), lambda g, y, x, index, rows: None),
+    "gather": (
+        lambda g, y, x, index: g.scatter_add(index, x.shape[0]),
+        lambda g, y, x, index: None,
+    ),
+    "scatter_add": (
+        lambda g, y, x, index, rows: g.gather(index),
+        lambda g, y, x, index, rows: None,
+    ),
     "expand": (lambda g, y, x, shape: _unexpand(g, x),),
     "reshape": (lambda g, y, x, shape: g.reshape(*x.shape),),
     "permute": (lambda g, y, x, axes: g.permute(*np.argsort(axes).tolist()),),

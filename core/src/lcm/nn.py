@@ -210,7 +210,9 @@ class KVCache:
             )
         if needed <= self.capacity:
             return False
-        self.capacity = min(self.context, self.FIRST << max(0, math.ceil(math.log2(needed / self.FIRST))))
+        self.capacity = min(
+            self.context, self.FIRST << max(0, math.ceil(math.log2(needed / self.FIRST)))
+        )
         for layer in self._layers:
             layer.k, layer.v = self._grown(layer.k), self._grown(layer.v)
         return True

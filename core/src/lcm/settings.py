@@ -10,9 +10,15 @@ from lcm.errors import UsageError
 
 # name: (default, what it means). The environment's name is LCM_ and the name in capitals.
 SETTINGS = {
-    "backend": ("", "the backend that every op should run on, by name; empty: the fastest measured"),
+    "backend": (
+        "",
+        "the backend that every op should run on, by name; empty: the fastest measured",
+    ),
     "threads": ("", "how many threads kernels may use; empty: the cores this process may use"),
-    "host": ("", "a saved host record (a file, or the name of a shipped one) to use instead of probing"),
+    "host": (
+        "",
+        "a saved host record (a file, or the name of a shipped one) to use instead of probing",
+    ),
     "isa_mask": ("", "instruction-set features to take away, separated by commas"),
     "disable": ("", "backends that must not be used, separated by commas"),
     "openblas": ("", "path of a system OpenBLAS library to use instead of scipy-openblas32"),

@@ -24,9 +24,7 @@ class Node:
 
     __slots__ = ("inputs", "params", "rule")
 
-    def __init__(
-        self, rule: Rule, inputs: tuple["Tensor", ...], params: dict[str, Any]
-    ) -> None:
+    def __init__(self, rule: Rule, inputs: tuple["Tensor", ...], params: dict[str, Any]) -> None:
         self.rule = rule
         self.inputs = inputs
         self.params = params
@@ -96,7 +94,9 @@ class Tensor:
     __slots__ = ("__weakref__", "data", "format", "grad", "node", "requires_grad")
     __array_priority__ = 100.0
 
-    def __init__(self, data: Any, format: str | None = None, *, requires_grad: bool = False) -> None:
+    def __init__(
+        self, data: Any, format: str | None = None, *, requires_grad: bool = False
+    ) -> None:
         if isinstance(data, (float, list)):
             data = np.asarray(data, np.float32 if np.asarray(data).dtype.kind == "f" else None)
         self.data: np.ndarray = np.asarray(data)
@@ -145,7 +145,7 @@ class Tensor:
     def item(self) -> float:
         """The only number of a tensor of size 1."""
         self._forbid_while_recording("item()")
-        return self.data.item()
+        return float(self.data.item())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)

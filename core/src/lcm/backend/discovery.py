@@ -13,11 +13,12 @@ from lcm import __version__, settings
 from lcm.backend import ledger, opening, plugins, probe
 from lcm.backend.contract import Backend
 from lcm.backend.opening import Opened
-from lcm.backend.plugins import Plugin, metadata
+from lcm.backend.plugins import Plugin
 from lcm.backend.verdict import Verdict, judge, verdict
 from lcm.errors import BackendError
 from lcm.host import Host, current
 from lcm.host import probe as probe_host
+from lcm.packages import metadata
 
 REFERENCE = Backend("reference", {}, notes={"kernels": "none: every op runs by its definition"})
 

@@ -23,8 +23,14 @@ LEAST = 3  # calls, however long they take
 def seconds(symbol: str, sizes: Mapping[str, int], backend: Backend | None) -> float:
     """The median time of a call on this backend; None is the op's body."""
     op, format, is_gradient = parse(symbol)
-    bound = case(op, np.random.default_rng(0), shape=sizes, format=format, requires_grad=is_gradient)
-    call = _gradient(op, bound, symbol, backend) if is_gradient else _forward(op, bound, symbol, backend)
+    bound = case(
+        op, np.random.default_rng(0), shape=sizes, format=format, requires_grad=is_gradient
+    )
+    call = (
+        _gradient(op, bound, symbol, backend)
+        if is_gradient
+        else _forward(op, bound, symbol, backend)
+    )
     return median(call)
 
 
@@ -40,18 +46,14 @@ def median(call: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def _forward(
-    op: Op, bound: Bound, symbol: str, backend: Backend | None
-) -> Callable[[], object]:
+def _forward(op: Op, bound: Bound, symbol: str, backend: Backend | None) -> Callable[[], object]:
     if backend is None:
         return _quietly(lambda: op.run_body(bound))
     kernel = backend.kernels[symbol]
     return _quietly(lambda: op.run_kernel(kernel, bound))
 
 
-def _gradient(
-    op: Op, bound: Bound, symbol: str, backend: Backend | None
-) -> Callable[[], object]:
+def _gradient(op: Op, bound: Bound, symbol: str, backend: Backend | None) -> Callable[[], object]:
     if backend is None:
         return lambda: _through_body(op, bound)
     with no_grad():
@@ -67,7 +69,9 @@ def _through_body(op: Op, bound: Bound) -> None:
         y = op.run_body_inline(bound)
     from lcm.grad import gradient
 
-    gradient(y, [t for t in bound.tensors.values() if t.requires_grad], Tensor(np.ones_like(y.data)))
+    gradient(
+        y, [t for t in bound.tensors.values() if t.requires_grad], Tensor(np.ones_like(y.data))
+    )
 
 
 def _quietly(call: Callable[[], object]) -> Callable[[], object]:
@@ -109,5 +113,7 @@ def parse_shape(symbol: str, text: str) -> dict[str, int]:
     except ValueError:
         sizes = {}
     if set(sizes) != set(names) or min(sizes.values()) < 1:
-        raise UsageError(f"--shape for {symbol} is {','.join(names)} as whole numbers, not {text!r}")
+        raise UsageError(
+            f"--shape for {symbol} is {','.join(names)} as whole numbers, not {text!r}"
+        )
     return sizes

@@ -13,11 +13,7 @@ from typing import Any
 
 from lcm.backend.manifest import Manifest, parse
 from lcm.errors import FileError
-
-if sys.version_info >= (3, 12):
-    from importlib import metadata
-else:
-    import importlib_metadata as metadata
+from lcm.packages import metadata
 
 GROUP = "lcm.backends"
 

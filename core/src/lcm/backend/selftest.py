@@ -55,14 +55,18 @@ def parse(symbol: str) -> tuple[Op, str, bool]:
 
 
 def _results(op: Op, bound: Bound, kernel: Kernel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    ours = Bound({n: t.copy() for n, t in bound.tensors.items()}, bound.sizes, bound.scalars, bound.lead)
+    ours = Bound(
+        {n: t.copy() for n, t in bound.tensors.items()}, bound.sizes, bound.scalars, bound.lead
+    )
     with no_grad():
         want = op.run_body(ours).data
     arguments = op.arguments(bound)
     names = op.signature.changed
     if op.signature.output is not None:
         names = ("out",)
-        arguments["out"].fill(np.nan)  # or what is not written would hold the right numbers of before
+        arguments["out"].fill(
+            np.nan
+        )  # or what is not written would hold the right numbers of before
     kernel(arguments)()
     for name in names:
         yield (want if name == "out" else ours.tensors[name].data), arguments[name]

@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -55,9 +55,13 @@ class _Lazy(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="lcm", prog_name="lcm")
-@click.option("--host", "host_record", metavar="FILE", help="Pretend to be the machine of this host record.")
+@click.option(
+    "--host", "host_record", metavar="FILE", help="Pretend to be the machine of this host record."
+)
 def command(host_record: str | None) -> None:
     """Train, run and serve local code models on whatever hardware is there.
 
@@ -108,7 +112,10 @@ def _one_line(error: click.ClickException) -> str:
     return text.rstrip(".") + hint
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
     from lcm.errors import LcmWarning
 
     kind = "note" if issubclass(category, LcmWarning) else category.__name__

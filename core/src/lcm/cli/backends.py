@@ -17,7 +17,12 @@ COLOURS = {"ready": "green", "ineligible": "dim", "blocked": "dim"}  # all other
 @click.option("--retry", metavar="NAME", help="Forget what is known of NAME and try it again.")
 @click.pass_context
 def command(context: click.Context, as_json: bool, retry: str | None) -> None:
-    """List the backends, each with its verdict: a state, the reason, and a fix."""
+    """List the backends, each with its verdict: a state, the reason, and a fix.
+
+    \b
+    lcm backends
+    lcm --host graviton3 backends --json
+    """
     if context.invoked_subcommand:
         return
     verdicts = (discovery.retry(retry),) if retry else discovery.verdicts()
@@ -72,7 +77,12 @@ def why(symbol: str, shape: str, as_json: bool) -> None:
         for name, backend in dispatch.candidates(symbol).items()
     }
     if as_json:
-        record = {"kernel": symbol, "sizes": sizes, "backend": choice.backend, "reason": choice.reason}
+        record = {
+            "kernel": symbol,
+            "sizes": sizes,
+            "backend": choice.backend,
+            "reason": choice.reason,
+        }
         click.echo(json.dumps(record | {"seconds": rows}, indent=2))
         return
     click.echo(f"{choice.backend}: {choice.reason}")

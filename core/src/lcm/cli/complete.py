@@ -9,7 +9,9 @@ from lcm.cli import options
 @click.argument("prompt")
 @options.model
 @options.backend
-@click.option("--max-tokens", "-n", type=int, help="New tokens at most; if not given, 128 or what fits.")
+@click.option(
+    "--max-tokens", "-n", type=int, help="New tokens at most; if not given, 128 or what fits."
+)
 @click.option("--whole", is_flag=True, help="Do not stop where the block ends.")
 @options.as_json
 @options.sampling
@@ -30,4 +32,13 @@ def command(
 
 
 # What begins at the left margin begins something new.
-BLOCK_ENDS = ("\ndef ", "\nclass ", "\n@", "\nif __name__", "\n\n\n", "\n# ", "\nimport ", "\nfrom ")
+BLOCK_ENDS = (
+    "\ndef ",
+    "\nclass ",
+    "\n@",
+    "\nif __name__",
+    "\n\n\n",
+    "\n# ",
+    "\nimport ",
+    "\nfrom ",
+)

@@ -20,7 +20,7 @@ def command(as_json: bool) -> None:
 
     Ends with exit code 1 if something is wrong.
     """
-    report = {
+    report: dict[str, Any] = {
         "host": _host(),
         "backends": _backends(),
         "libraries": _libraries(),
@@ -120,7 +120,9 @@ def _advice() -> list[str]:
     advice = [f"this machine could use {n}: pip install '{what}'" for n, what in offered.items()]
     openmp = {i["filepath"] for i in _libraries() if i["user_api"] == "openmp"}
     if len(openmp) > 1:
-        advice.append(f"two OpenMP libraries are loaded, which slows both: {', '.join(sorted(openmp))}")
+        advice.append(
+            f"two OpenMP libraries are loaded, which slows both: {', '.join(sorted(openmp))}"
+        )
     if len(discovery.ready()) > 1 and not dispatch.table().choices:
         advice.append("nothing has been measured here yet: lcm tune")
     if not installed():
@@ -133,12 +135,16 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"{name:28} {'none' if value is None else value}")
     for row in report["backends"]:
         speed = f"{row['gflops']} GFLOP/s on 512 x 512 x 512" if row.get("gflops") else ""
-        click.echo(f"\n{row['name']}: {row['state']}; {row['reason']}{'; ' + row['fix'] if row['fix'] else ''}")
+        click.echo(
+            f"\n{row['name']}: {row['state']}; {row['reason']}{'; ' + row['fix'] if row['fix'] else ''}"
+        )
         for line in [speed, *(f"{n}: {v}" for n, v in row["notes"].items())]:
             if line:
                 click.echo(f"  {line}")
         for check in row["checks"]:
-            click.echo(f"  {'right' if check['ok'] else 'WRONG'}  {check['name']:20} {check['found']}")
+            click.echo(
+                f"  {'right' if check['ok'] else 'WRONG'}  {check['name']:20} {check['found']}"
+            )
     click.echo("\nlibraries with threads of their own")
     for library in report["libraries"]:
         click.echo(

@@ -9,8 +9,14 @@ from lcm.cli import options
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True))
 @options.model
 @options.backend
-@click.option("--context", type=click.IntRange(1), help="Tokens that are seen at once; the model's own if not given.")
-@click.option("--batch", default=4, show_default=True, type=click.IntRange(1), help="Sequences at a time.")
+@click.option(
+    "--context",
+    type=click.IntRange(1),
+    help="Tokens that are seen at once; the model's own if not given.",
+)
+@click.option(
+    "--batch", default=4, show_default=True, type=click.IntRange(1), help="Sequences at a time."
+)
 @click.option("--limit", default=0, help="Batches at most; 0 takes all.")
 @options.as_json
 def command(
@@ -47,4 +53,8 @@ def command(
         options.print_json(record)
         return
     for name, value in record.items():
-        click.echo(f"{name.replace('_', ' '):14} {value:,.4f}" if isinstance(value, float) else f"{name:14} {value:,}")
+        click.echo(
+            f"{name.replace('_', ' '):14} {value:,.4f}"
+            if isinstance(value, float)
+            else f"{name:14} {value:,}"
+        )

@@ -11,7 +11,9 @@ from lcm.cli import options
 @click.argument("prompt")
 @options.model
 @options.backend
-@click.option("--max-tokens", "-n", type=int, help="New tokens at most; if not given, 128 or what fits.")
+@click.option(
+    "--max-tokens", "-n", type=int, help="New tokens at most; if not given, 128 or what fits."
+)
 @click.option("--stop", multiple=True, help="End before this text; may be given several times.")
 @click.option("--logprobs", default=0, help="With --json: the K likeliest tokens of each step.")
 @options.as_json
@@ -26,7 +28,9 @@ def command(
     lcm generate "import os" -n 64 -t 0.8 --top-p 0.95 --seed 1
     lcm generate "def area(" --stop "\\n\\n" --json --logprobs 3
     """
-    run(options.text_or_stdin(prompt), model, backend, max_tokens, stop, as_json, logprobs, controls)
+    run(
+        options.text_or_stdin(prompt), model, backend, max_tokens, stop, as_json, logprobs, controls
+    )
 
 
 def run(
@@ -41,7 +45,9 @@ def run(
         loaded = load_model(model)
         settings: dict[str, Any] = {"max_tokens": max_tokens, "sampling": sampling, "stop": stop}
         if as_json:
-            options.print_json(_record(loaded.complete(prompt, logprobs=logprobs, **settings), loaded))
+            options.print_json(
+                _record(loaded.complete(prompt, logprobs=logprobs, **settings), loaded)
+            )
             return
         pieces = loaded.stream(prompt, **settings)
         first = next(pieces)  # what is wrong with the prompt shows before anything is printed

@@ -9,7 +9,12 @@ from lcm.host import Host, current
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @click.option("--save", metavar="FILE", help="Write the record to FILE, for LCM_HOST elsewhere.")
 def command(as_json: bool, save: str | None) -> None:
-    """Show the host record: processor, instruction sets, caches, cores, memory."""
+    """Show the host record: processor, instruction sets, caches, cores, memory.
+
+    \b
+    lcm host
+    lcm host --save mine.json
+    """
     host = current()
     if save:
         host.save(save)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,18 +20,19 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 
 def sampling(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that make a `Sampling`, as one dictionary."""
-    for option in reversed(
-        [
-            click.option("--temperature", "-t", default=0.0, show_default=True, help="0 is greedy."),
-            click.option("--top-k", default=0, help="Keep the K most likely tokens; 0 keeps all."),
-            click.option("--top-p", default=1.0, help="Keep the most likely that together reach P."),
-            click.option("--min-p", default=0.0, help="Keep those at least P times as likely as the best."),
-            click.option("--repetition-penalty", default=1.0, help="Above 1 discourages repeating."),
-            click.option("--presence-penalty", default=0.0, help="Subtracted from what was generated."),
-            click.option("--frequency-penalty", default=0.0, help="Subtracted for each time it was."),
-            click.option("--seed", type=int, help="Make random choices the same again."),
-        ]
-    ):
+    every: list[Callable[..., Any]] = [
+        click.option("--temperature", "-t", default=0.0, show_default=True, help="0 is greedy."),
+        click.option("--top-k", default=0, help="Keep the K most likely tokens; 0 keeps all."),
+        click.option("--top-p", default=1.0, help="Keep the most likely that together reach P."),
+        click.option(
+            "--min-p", default=0.0, help="Keep those at least P times as likely as the best."
+        ),
+        click.option("--repetition-penalty", default=1.0, help="Above 1 discourages repeating."),
+        click.option("--presence-penalty", default=0.0, help="Subtracted from what was generated."),
+        click.option("--frequency-penalty", default=0.0, help="Subtracted for each time it was."),
+        click.option("--seed", type=int, help="Make random choices the same again."),
+    ]
+    for option in reversed(every):
         command = option(command)
     return command
 
@@ -64,4 +66,4 @@ def print_json(value: Any) -> None:
 
 def text_or_stdin(text: str) -> str:
     """The argument itself, or standard input for `-`."""
-    return click.get_text_stream("stdin").read() if text == "-" else text
+    return sys.stdin.read() if text == "-" else text

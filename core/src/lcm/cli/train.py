@@ -53,7 +53,12 @@ def _option(name: str, default: Any, help: str) -> Callable[..., Any]:
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(exists=True))
 @click.option("--out", default="runs/latest", show_default=True, help="The run's folder.")
-@click.option("--resume", "resumed", metavar="RUN", help="Go on with this run; given settings replace its own.")
+@click.option(
+    "--resume",
+    "resumed",
+    metavar="RUN",
+    help="Go on with this run; given settings replace its own.",
+)
 @click.option("--from", "base", default="", metavar="MODEL", help="Fine-tune this model.")
 @click.option("--tokenizer", default="", metavar="FILE", help="Use this tokenizer.json.")
 @options.backend
@@ -86,7 +91,13 @@ def command(
         else:
             plan = Plan(**given)
             trainer = setup.start(
-                Path(out), paths, plan, shape, base=base, tokenizer=tokenizer, progress=view.preparing
+                Path(out),
+                paths,
+                plan,
+                shape,
+                base=base,
+                tokenizer=tokenizer,
+                progress=view.preparing,
             )
         interrupted = _run(trainer, view)
     if interrupted:

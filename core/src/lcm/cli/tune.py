@@ -12,7 +12,9 @@ SHAPES = [(rows, inputs, outputs) for rows in (1, 16, 512)
 @click.command()
 @options.model
 @click.option("--training", is_flag=True, help="With --model: also the shapes of a training step.")
-@click.option("--op", "symbol", metavar="OP", help="Only this kernel, such as linear or linear_grad.")
+@click.option(
+    "--op", "symbol", metavar="OP", help="Only this kernel, such as linear or linear_grad."
+)
 @click.option("--shape", metavar="SIZES", help="With --op: its sizes, such as 512,896,4864.")
 @options.as_json
 def command(
@@ -33,9 +35,10 @@ def command(
         if len(dispatch.candidates(name)) < 2 and not symbol:
             continue  # nothing to choose between
         times = measure.compare(name, sizes)
-        rows.append({"kernel": name, "sizes": sizes, "seconds": times, "fastest": min(times, key=times.__getitem__)})
+        fastest = min(times, key=times.__getitem__)
+        rows.append({"kernel": name, "sizes": sizes, "seconds": times, "fastest": fastest})
         if not as_json:
-            _print_row(rows[-1])
+            _print_row(name, sizes, times)
     dispatch.table().save()
     if as_json:
         options.print_json(rows)
@@ -83,10 +86,9 @@ def _calls_of(name: str, training: bool) -> list[tuple[str, dict[str, int]]]:
     return dispatch.seen()
 
 
-def _print_row(row: dict[str, object]) -> None:
-    sizes, seconds = row["sizes"], row["seconds"]
-    assert isinstance(sizes, dict)
-    assert isinstance(seconds, dict)
+def _print_row(name: str, sizes: dict[str, int], seconds: dict[str, float]) -> None:
     shape = ",".join(str(v) for v in sizes.values())
-    times = "  ".join(f"{n} {s * 1e6:,.0f} µs" for n, s in sorted(seconds.items(), key=lambda i: i[1]))
-    click.echo(f"{row['kernel']:16} {shape:20} {times}")
+    times = "  ".join(
+        f"{n} {s * 1e6:,.0f} µs" for n, s in sorted(seconds.items(), key=lambda i: i[1])
+    )
+    click.echo(f"{name:16} {shape:20} {times}")

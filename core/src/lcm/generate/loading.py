@@ -1,18 +1,13 @@
 """Finding a model: by path, by name in the user's folder of models, or installed as a package."""
 
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from lcm import models, settings
 from lcm.errors import FileError, UsageError
 from lcm.generate.text_model import TextModel
+from lcm.packages import metadata
 from lcm.text.tokenizer import Tokenizer
-
-if sys.version_info >= (3, 12):
-    from importlib import metadata
-else:
-    import importlib_metadata as metadata
 
 GROUP = "lcm.models"  # entry points: a name, and the package that holds the model's files
 DEFAULT = "tinycode"
@@ -29,7 +24,9 @@ def find_model(name: str = "") -> Path:
     if name and (found := _as_model(Path(name).expanduser())):
         return found
     if name and Path(name).expanduser().is_dir():
-        raise FileError(f"{name}: no config.json there; a model's folder has one, with its weights beside it")
+        raise FileError(
+            f"{name}: no config.json there; a model's folder has one, with its weights beside it"
+        )
     known = installed()
     name = name or (DEFAULT if DEFAULT in known or not known else next(iter(known)))
     if name not in known:
@@ -47,9 +44,9 @@ def installed() -> dict[str, Path]:
             if model := _as_model(Path(folder)):
                 found[point.name] = model
     if home := settings.get("models_dir"):
-        for folder in sorted(Path(home).expanduser().glob("*/")):
-            if model := _as_model(folder):
-                found[folder.name] = model
+        for child in sorted(Path(home).expanduser().glob("*/")):
+            if model := _as_model(child):
+                found[child.name] = model
     return found
 
 

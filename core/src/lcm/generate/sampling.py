@@ -20,7 +20,9 @@ class Sampling:
     top_k: int = 0  # keep the k most likely; 0 keeps all
     top_p: float = 1.0  # keep the most likely that together reach p (Holtzman et al., 2020)
     min_p: float = 0.0  # keep those at least this share as likely as the most likely
-    repetition_penalty: float = 1.0  # divides positive logits of tokens seen, multiplies negative ones
+    repetition_penalty: float = (
+        1.0  # divides positive logits of tokens seen, multiplies negative ones
+    )
     presence_penalty: float = 0.0  # subtracted from every token generated before
     frequency_penalty: float = 0.0  # subtracted once for each time it was generated
     seed: int | None = None
@@ -68,7 +70,9 @@ class Sampler:
             logits[seen] = np.where(
                 found > 0, found / s.repetition_penalty, found * s.repetition_penalty
             )
-        for token, count in self._generated.items() if s.presence_penalty or s.frequency_penalty else ():
+        for token, count in (
+            self._generated.items() if s.presence_penalty or s.frequency_penalty else ()
+        ):
             logits[token] -= s.presence_penalty + s.frequency_penalty * count
         return logits
 
@@ -92,4 +96,5 @@ class Sampler:
 def log_softmax(x: np.ndarray) -> np.ndarray:
     """log(exp(x) / sum(exp(x))) of one row."""
     shifted: np.ndarray = x - np.max(x)
-    return shifted - np.log(np.sum(np.exp(shifted)))
+    logs: np.ndarray = shifted - np.log(np.sum(np.exp(shifted)))
+    return logs

@@ -121,7 +121,9 @@ class TextModel:
         start = self.tokenizer.start if self.tokenizer.start is not None else self.tokenizer.end
         if self.tokenizer.start is not None or not ids:
             if start is None:
-                raise UsageError("the prompt is empty, and the tokenizer has no token to start from")
+                raise UsageError(
+                    "the prompt is empty, and the tokenizer has no token to start from"
+                )
             ids = [start, *ids]
         return ids
 
@@ -170,5 +172,5 @@ class _Held:
 def _logprobs(
     token: int, logs: np.ndarray, count: int
 ) -> tuple[float, tuple[tuple[int, float], ...]]:
-    best = np.argsort(-logs, kind="stable")[:count] if count else []
-    return float(logs[token]), tuple((int(i), float(logs[i])) for i in best)
+    best = np.argsort(-logs, kind="stable")[:count].tolist() if count else []
+    return float(logs[token]), tuple((i, float(logs[i])) for i in best)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lcm import formats
-from lcm.errors import FileError, UsageError
+from lcm.errors import FileError, LcmError, UsageError
 from lcm.files.safetensors import save_safetensors
 from lcm.files.weights import open_weights
 from lcm.nn import Model
@@ -46,7 +46,10 @@ def load(folder: str | Path) -> Model:
     """The model in a folder, with its weights as f32; `FileError` says what is missing or does not fit."""
     folder = Path(folder)
     values = read_config(folder)
-    model = build(values)
+    try:
+        model = build(values)
+    except LcmError as error:
+        raise FileError(f"{folder}: {error}") from None
     fill(model, open_weights(folder), str(folder))
     return model
 
@@ -63,13 +66,15 @@ def fill(model: Model, weights: Any, where: str) -> None:
         array = architecture.from_file(name, weights[found])
         if array.shape != parameter.shape:
             raise FileError(
-                f"{where}: {found!r} is {array.shape} where config.json asks for {parameter.shape}"
+                f"{where}: {found!r} is {array.shape} where config.json asks for {parameter.shape}; "
+                "are both files of the same model?"
             )
         parameter.data[...] = formats.decode(array, weights.formats[found])
     known = [*architecture.IGNORED, *map(re.escape, _shared_names(model))]
     extra = sorted(n for n in left if not any(re.fullmatch(p, n) for p in known))
     if extra:
-        raise FileError(f"{where}: {len(extra)} tensors fit nowhere, such as {extra[0]!r}")
+        raise FileError(f"{where}: {len(extra)} tensors fit nowhere, such as {extra[0]!r}; "
+                        "are config.json and weights of the same model?")  # fmt: skip
 
 
 def save(
@@ -81,7 +86,7 @@ def save(
     save_safetensors(
         folder / "model.safetensors",
         {n: formats.encode(a, format) for n, a in tensors(model).items()},
-        formats={n: format for n in model.parameters()},
+        formats=dict.fromkeys(model.parameters(), format),
         metadata={"format": "pt"},
     )
     (folder / "config.json").write_text(json.dumps(config_json(model) | dict(extra or {}), indent=2))
@@ -97,7 +102,7 @@ def config_json(model: Model) -> dict[str, Any]:
     """The model's `config.json`."""
     name = model.model_type
     values: dict[str, Any] = {"model_type": name, "architectures": [ARCHITECTURES[name][1]]}
-    return values | {k: v for k, v in dataclasses.asdict(model.config).items() if v is not None}
+    return values | dataclasses.asdict(model.config)  # nulls too: left out, a key means its default
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lcm import ops
+from lcm.errors import FileError
 from lcm.models.config import read, refuse_unless
 from lcm.nn import Cache, Embedding, LayerCache, Linear, Model, Module, RMSNorm, RotaryTable
 from lcm.tensor import Tensor
@@ -124,13 +125,24 @@ class Llama(Model):
 IGNORED = (r".*\.rotary_emb\.inv_freq",)
 
 
+# Where Mistral's configuration means something else than Llama's when it leaves a key out.
+MISTRAL = {
+    "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131072,
+    "sliding_window": 4096,
+}  # fmt: skip
+
+
 def configure(values: dict[str, object]) -> Config:
     """From `config.json`; transformers 5 keeps the rotary settings in a table of their own."""
+    name = str(values["model_type"])
     rotary = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    assert isinstance(rotary, dict)
-    refuse_unless({"rope_type": "default", **rotary}, "llama", rope_type=("default",))
-    refuse_unless(values, "llama", hidden_act=("silu",))
-    return read(Config, {**values, **rotary}, "llama")
+    if not isinstance(rotary, dict):
+        raise FileError(f"config.json: {name}'s rope settings must be a table, not {rotary!r}")
+    kind = rotary.get("rope_type", rotary.get("type", "default"))  # `type` until transformers 4.43
+    refuse_unless({"rope_type": kind}, name, rope_type=("default",))
+    refuse_unless(values, name, hidden_act=("silu",))
+    defaults = MISTRAL if name == "mistral" else {}
+    return read(Config, {**defaults, **values, **rotary}, name)
 
 
 def to_file(name: str, array: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from lcm.ops.signature import f32
 def gelu(x: f32["*count"], *, tanh: bool = False) -> f32["*count"]:
     """x * Phi(x), exactly or by the tanh approximation (Hendrycks & Gimpel, 2016)."""
     if tanh:
-        inner = (x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)
+        inner = x * (x * x * (0.044715 * math.sqrt(2 / math.pi)) + math.sqrt(2 / math.pi))
         return x * 0.5 * (inner.tanh() + 1)
     return x * 0.5 * ((x * math.sqrt(0.5)).erf() + 1)
 

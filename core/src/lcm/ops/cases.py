@@ -63,9 +63,7 @@ def case(
     return op.signature.bind(**tensors, **scalars(op, rng))
 
 
-def _tensor(
-    spec: Spec, shape: Mapping[str, int], format: str, rng: np.random.Generator
-) -> Tensor:
+def _tensor(spec: Spec, shape: Mapping[str, int], format: str, rng: np.random.Generator) -> Tensor:
     full = tuple(shape[symbol] for symbol in spec.symbols)
     if spec.bound:
         limit = eval(spec.bound, {}, dict(shape))

@@ -1,7 +1,7 @@
 """Embedding: from token ids to vectors."""
 
 from lcm.ops.op import op
-from lcm.ops.signature import i32, weights, f32
+from lcm.ops.signature import f32, i32, weights
 
 
 @op

@@ -73,10 +73,11 @@ def _pointer(name: str, spec: Spec, *, const: bool) -> Field:
 
 def header() -> str:
     """The text of `include/lcm/ops.h`."""
-    return _HEAD + "".join(_declaration(op) for _, op in sorted(CATALOGUE.items())) + _TAIL
+    return _HEAD + "".join(declaration(op) for _, op in sorted(CATALOGUE.items())) + _TAIL
 
 
-def _declaration(op: Op) -> str:
+def declaration(op: Op) -> str:
+    """The structs and prototypes of one op, its gradient's too."""
     name = f"lcm_{op.name}"
     text = f"\n/* {_formula(op)} */\n" + _struct(name, fields(op))
     several = [s.formats for s in op.signature.arrays.values() if len(s.formats) > 1]
@@ -91,7 +92,9 @@ def _declaration(op: Op) -> str:
 def _formula(op: Op) -> str:
     conditions = "".join(f"\n   Needs {condition}." for condition in op.signature.where)
     lines = [line.strip() for line in (op.__doc__ or "").strip().splitlines()]
-    return "\n".join("   " + line if line and i else line for i, line in enumerate(lines)) + conditions
+    return (
+        "\n".join("   " + line if line and i else line for i, line in enumerate(lines)) + conditions
+    )
 
 
 def _struct(name: str, members: tuple[Field, ...]) -> str:

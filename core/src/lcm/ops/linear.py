@@ -17,6 +17,8 @@ def linear(
 
 
 @op
-def matmul(x: f32["*batch rows inner"], y: f32["*batch inner columns"]) -> f32["*batch rows columns"]:
+def matmul(
+    x: f32["*batch rows inner"], y: f32["*batch inner columns"]
+) -> f32["*batch rows columns"]:
     """x @ y for every pair in the batch."""
     return x @ y

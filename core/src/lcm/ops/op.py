@@ -7,8 +7,8 @@ in cache, and once more in the backward pass instead of keeping what lies betwee
 
 import importlib
 from collections.abc import Callable, Iterable
-from functools import cache
-from typing import Any, Protocol
+from functools import cache, partial
+from typing import Any, Protocol, overload
 
 import numpy as np
 
@@ -24,7 +24,9 @@ Kernel = Callable[[dict[str, Any]], Callable[[], object]]
 class Dispatcher(Protocol):
     """Finds the kernel for a call; None means that the op's body runs."""
 
-    def __call__(self, op: "Op", bound: Bound, symbol: str, backend: str | None) -> Kernel | None: ...
+    def __call__(
+        self, op: "Op", bound: Bound, symbol: str, backend: str | None
+    ) -> Kernel | None: ...
 
 
 CATALOGUE: dict[str, "Op"] = {}
@@ -130,8 +132,7 @@ class Op:
         values = result if isinstance(result, tuple) else (result,)
         for name, value in zip(self.signature.changed, values, strict=True):
             if value.data is not flat[name].data:
-                target, source = flat[name].data, value.data
-                run(lambda target=target, source=source: np.copyto(target, source))
+                run(partial(np.copyto, flat[name].data, value.data))
 
     def run_body(self, bound: Bound) -> Tensor:
         """The op by its definition."""
@@ -233,9 +234,17 @@ class Op:
         }
 
 
+@overload
+def op(body: Callable[..., Any]) -> Op: ...
+
+
+@overload
+def op(*, split: str = "", where: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Op]: ...
+
+
 def op(
     body: Callable[..., Any] | None = None, *, split: str = "", where: tuple[str, ...] = ()
-) -> Any:
+) -> Op | Callable[[Callable[..., Any]], Op]:
     """Define an op by its body: see `Op` for `split`, `Signature` for the conditions in `where`."""
     if body is None:
         return lambda body: Op(body, split=split, where=where)

@@ -143,9 +143,7 @@ class Signature:
             self._match_bound(name, tensor, bound)
         return bound
 
-    def _tensors(
-        self, args: tuple[Tensor | None, ...], named: dict[str, Any]
-    ) -> dict[str, Tensor]:
+    def _tensors(self, args: tuple[Tensor | None, ...], named: dict[str, Any]) -> dict[str, Tensor]:
         if len(args) > len(self.arrays):
             raise UsageError(f"{self.name}: takes {len(self.arrays)} tensors, got {len(args)}")
         given = dict(zip(self.arrays, args, strict=False))
@@ -162,7 +160,9 @@ class Signature:
     def _scalars(self, named: dict[str, Any]) -> dict[str, Any]:
         for name in named:
             if name not in self.scalars:
-                raise UsageError(f"{self.name}: no argument {name!r}; there are: {self._arguments()}")
+                raise UsageError(
+                    f"{self.name}: no argument {name!r}; there are: {self._arguments()}"
+                )
         values = {}
         for name, scalar in self.scalars.items():
             value = named.get(name, scalar.default)
@@ -185,9 +185,7 @@ class Signature:
                     f"{self.name}: {name} needs {' or '.join(allowed)}, but has {tensor.format}"
                 )
 
-    def _match_shape(
-        self, name: str, tensor: Tensor, bound: Bound, owner: dict[str, str]
-    ) -> None:
+    def _match_shape(self, name: str, tensor: Tensor, bound: Bound, owner: dict[str, str]) -> None:
         spec = self.arrays[name]
         starred = bool(spec.axes) and spec.axes[0].startswith("*")
         lead = len(tensor.shape) - len(spec.axes) + 1 if starred else 0

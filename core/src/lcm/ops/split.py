@@ -22,7 +22,7 @@ from lcm.program import Program, record
 
 # Numbers of the widest array in one piece: the 30 buffers of a gradient then fit a 2 MiB L2 cache, while
 # numpy's cost of about a microsecond a call stays below half of the call.
-PIECE = 1 << 14
+PIECE = 1 << 15
 PROGRAMS = 64  # how many a thread keeps
 
 Arrays = dict[str, np.ndarray]

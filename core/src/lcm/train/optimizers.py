@@ -59,7 +59,7 @@ class AdamW(Optimizer):
         beta2: float = 0.95, eps: float = 1e-8,
     ) -> None:  # fmt: skip
         super().__init__(parameters, weight_decay=weight_decay)
-        self._settings = {"beta1": beta1, "beta2": beta2, "eps": eps}
+        self._settings: dict[str, Any] = {"beta1": beta1, "beta2": beta2, "eps": eps}
 
     def _change(self, name: str, p: Tensor, grad: Tensor, lr: float, scale: float) -> None:
         memory = self.memory[name]

@@ -36,13 +36,25 @@ class Plan:
     minutes: float = 0.0  # stop after so long; 0 sets no limit
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "context", "evaluate_every", "save_every", "keep"):
+        for name in (
+            "steps",
+            "batch",
+            "accumulate",
+            "context",
+            "evaluate_every",
+            "save_every",
+            "keep",
+        ):
             if getattr(self, name) < 1:
-                raise UsageError(f"{name.replace('_', '-')} must be 1 or more, not {getattr(self, name)}")
+                raise UsageError(
+                    f"{name.replace('_', '-')} must be 1 or more, not {getattr(self, name)}"
+                )
         for name in ("lr", "warmup", "final", "weight_decay", "clip", "patience", "spike", "minutes",
                      "evaluate_batches", "sample_every"):  # fmt: skip
             if not getattr(self, name) >= 0:
-                raise UsageError(f"{name.replace('_', '-')} must be 0 or more, not {getattr(self, name)}")
+                raise UsageError(
+                    f"{name.replace('_', '-')} must be 0 or more, not {getattr(self, name)}"
+                )
 
     @property
     def sequences(self) -> int:
@@ -60,6 +72,8 @@ class Plan:
             values = json.loads(path.read_text(encoding="utf-8"))
             return Plan(**values.pop("plan")), values
         except FileNotFoundError:
-            raise FileError(f"{path.parent}: no {path.name} there; it is not a run of lcm train") from None
+            raise FileError(
+                f"{path.parent}: no {path.name} there; it is not a run of lcm train"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FileError(f"{path}: cannot be read: {error}") from None

@@ -65,7 +65,9 @@ def plot(metrics: Path, path: Path) -> None:
 
     training, validation = read_metrics(metrics)
     figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120)
-    axes.plot(*zip(*training, strict=True), color="#9db8d9", linewidth=0.8, label="training, each step")
+    axes.plot(
+        *zip(*training, strict=True), color="#9db8d9", linewidth=0.8, label="training, each step"
+    )
     if len(training) > 20:
         smooth = _columns([v for _, v in training], 80)
         ends = _columns([float(s) for s, _ in training], 80)

@@ -59,7 +59,9 @@ def start(
 ) -> Trainer:  # fmt: skip
     """A new run in the folder `run`, of a fresh model or, to fine-tune, of the model `base`."""
     if checkpoint.latest(run):
-        raise UsageError(f"{run} holds a run already: lcm train --resume {run}, or choose another --out")
+        raise UsageError(
+            f"{run} holds a run already: lcm train --resume {run}, or choose another --out"
+        )
     sources = [str(Path(p).resolve()) for p in paths]
     corpus = corpus_of(sources)
     words = _tokenizer(corpus, shape, base, tokenizer)
@@ -70,7 +72,9 @@ def start(
             raise UsageError(f"--context {plan.context} is more than the model's {model.context}")
     else:
         model = models.fresh(shape.config(_rounded(words.vocabulary), plan.context), plan.seed)
-    dataset.train.windows(plan.context)  # a split that is too small is said before anything is written
+    dataset.train.windows(
+        plan.context
+    )  # a split that is too small is said before anything is written
     run.mkdir(parents=True, exist_ok=True)
     words.save(run / "tokenizer.json")
     plan.save(run / SETTINGS, paths=sources, model=models.config_json(model))

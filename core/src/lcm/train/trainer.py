@@ -186,13 +186,17 @@ class Trainer:
         )  # fmt: skip
         loss = ops.cross_entropy(self.model(Tensor(inputs)), Tensor(targets), ignore_index=IGNORE)
         loss.backward()
-        return loss.item()
+        return float(loss.item())
 
     def _check(self, step: int, loss: float, norm: float) -> None:
         """`TrainingError` before a bad gradient reaches the parameters."""
         running = self.state.running_loss
         if not math.isfinite(loss) or not math.isfinite(norm):
-            what = "the loss is not a number" if not math.isfinite(loss) else "a gradient is not finite"
+            what = (
+                "the loss is not a number"
+                if not math.isfinite(loss)
+                else "a gradient is not finite"
+            )
         elif self.plan.spike and running is not None and loss > running + self.plan.spike:
             what = f"the loss jumped to {loss:.2f}, from about {running:.2f}"
         else:
