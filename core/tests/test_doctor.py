@@ -1,0 +1,66 @@
+"""lcm doctor: wrong kernels are caught however late they go wrong, and the report says what to do."""
+
+import json
+
+from click.testing import CliRunner
+from installing import install
+
+from lcm.backend import discovery
+from lcm.cli.doctor import command
+
+
+def verdict_on(name):
+    return next(v for v in discovery.verdicts() if v.name == name)
+
+
+def doctor():
+    found = CliRunner().invoke(command, ["--json"])
+    return found.exit_code, json.loads(found.stdout)
+
+
+def test_wrong_numbers_are_caught_by_the_self_test(site):
+    install(site, "wrong")
+    verdict = verdict_on("wrong")
+    assert verdict.state == "failed"
+    assert "its silu is wrong by" in verdict.reason
+
+
+def test_a_kernel_that_does_not_exist_is_a_lie(site):
+    install(site, "liar")
+    verdict = verdict_on("liar")
+    assert verdict.state == "failed"
+    assert "'teleport' is no kernel of lcm's" in verdict.reason
+
+
+def test_numbers_that_go_wrong_at_scale_are_caught_by_doctor(site):
+    install(site, "wrong_at_scale")
+    assert verdict_on("wrong_at_scale").state == "ready"
+    code, report = doctor()
+    (row,) = [b for b in report["backends"] if b["name"] == "wrong_at_scale"]
+    assert code == 1
+    assert [c["ok"] for c in row["checks"]] == [False]
+
+
+def test_a_healthy_machine_ends_with_code_0_and_the_plugins_own_checks(site):
+    install(site, "polite")
+    code, report = doctor()
+    (row,) = [b for b in report["backends"] if b["name"] == "polite"]
+    assert code == 0
+    assert row["checks"] == [{"name": "mood", "ok": True, "found": "good"}]
+
+
+def test_the_report_names_threads_libraries_and_speed(site):
+    _, report = doctor()
+    assert report["host"]["threads"] >= 1
+    (reference,) = [b for b in report["backends"] if b["name"] == "reference"]
+    assert reference["gflops"] > 0
+    assert all(set(x) >= {"internal_api", "num_threads", "filepath"} for x in report["libraries"])
+
+
+def test_a_backend_that_is_not_installed_is_advised_with_the_exact_command(site, monkeypatch):
+    from lcm.backend import plugins
+
+    monkeypatch.setattr(plugins, "installed", lambda: ())
+    monkeypatch.setattr(discovery, "_offered", lambda: {"openblas": "lcm-openblas==0.1.0"})
+    _, report = doctor()
+    assert "this machine could use openblas: pip install 'lcm-openblas==0.1.0'" in report["advice"]
