@@ -51,7 +51,9 @@ def library_path() -> Path:
         for pattern in ("*.so", "*.dylib", "*.dll"):
             for path in sorted(Path(folder, "lib").glob(pattern)):
                 return path.resolve()
-    raise BackendError("no OpenBLAS library found: pip install scipy-openblas32, or set LCM_OPENBLAS")
+    raise BackendError(
+        "no OpenBLAS library found: pip install scipy-openblas32, or set LCM_OPENBLAS"
+    )
 
 
 def _text(library: Any, name: str) -> str:
