@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from lcm import ops
 from lcm.backend.native import struct_of, symbols
 from lcm.errors import FormatError, ShapeError, UsageError
@@ -168,6 +169,16 @@ def test_optimiser_steps_change_their_arguments_in_place():
     assert param.address == before
     assert (param.data != 1).all()
     assert (m.data != 1).all()
+
+
+def test_what_is_changed_in_place_must_be_dense_and_writable():
+    """A copy would be changed instead, or a write-protected file's memory written."""
+    strided = Tensor(np.ones((3, 2), np.float32)[:, 0])
+    locked = Tensor(np.ones(3, np.float32))
+    locked.data.flags.writeable = False
+    for param in (strided, locked):
+        with pytest.raises(FormatError, match="param is changed in place: it needs dense, writable"):
+            ops.sgd_step(param, f32(3), f32(3), lr=1, momentum=0, weight_decay=0)
 
 
 def test_erf_agrees_with_the_c_library_to_two_ulp():

@@ -88,7 +88,7 @@ class Op:
 
     def arguments(self, bound: Bound) -> dict[str, Any]:
         """What a kernel is given: C-ordered arrays by name, with `out` to be written; sizes; scalars."""
-        arguments: dict[str, Any] = {name: None for name in self.signature.arrays}
+        arguments: dict[str, Any] = dict.fromkeys(self.signature.arrays)
         for name, tensor in bound.tensors.items():
             arguments[name] = self._flat(bound, name, tensor).data
         if self.signature.output is not None:

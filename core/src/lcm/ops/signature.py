@@ -140,7 +140,7 @@ class Signature:
             self._match_shape(name, tensor, bound, owner)
         self._match_conditions(bound)
         for name, tensor in tensors.items():
-            self._match_bound(name, tensor, bound)
+            self._match_memory(name, tensor, bound)
         return bound
 
     def _tensors(self, args: tuple[Tensor | None, ...], named: dict[str, Any]) -> dict[str, Tensor]:
@@ -210,15 +210,20 @@ class Signature:
                 seen = ", ".join(f"{n}={v}" for n, v in values.items() if n in condition.split())
                 raise ShapeError(f"{self.name}: needs {condition}, but has {seen}")
 
-    def _match_bound(self, name: str, tensor: Tensor, bound: Bound) -> None:
+    def _match_memory(self, name: str, tensor: Tensor, bound: Bound) -> None:
         spec = self.arrays[name]
+        flags = tensor.data.flags
+        if spec.inout and not (flags.c_contiguous and flags.writeable):
+            raise FormatError(
+                f"{self.name}: {name} is changed in place: it needs dense, writable memory; copy it"
+            )
         if spec.bound is None or tensor.size == 0:
             return
         limit = eval(spec.bound, {}, bound.sizes)
         numbers = tensor.data
         if spec.except_scalar is not None:
             numbers = numbers[numbers != bound.scalars[spec.except_scalar]]
-        if numbers.size and not (0 <= int(np.min(numbers)) and int(np.max(numbers)) < limit):
+        if numbers.size and not (int(np.min(numbers)) >= 0 and int(np.max(numbers)) < limit):
             raise ShapeError(
                 f"{self.name}: {name} must lie in 0 … {limit - 1} ({spec.bound} - 1), "
                 f"but reaches from {np.min(numbers)} to {np.max(numbers)}"
