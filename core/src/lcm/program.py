@@ -1,4 +1,4 @@
-"""Recorded programs: the calls that a function made, with their buffers, to be made again without Python's part.
+"""Recorded programs: the calls that a function made, with buffers, to make again without Python's part.
 
 Decide once, run many times. While a function is recorded, each kernel call and each primitive that computes
 becomes a step; views need none, since they look at the same memory. Replaying runs the steps. What changes

@@ -188,7 +188,7 @@ class Tensor:
         return apply("permute", self, axes=axes)
 
     @property
-    def T(self) -> "Tensor":  # noqa: N802 - numpy's name for it
+    def T(self) -> "Tensor":
         """The transpose over the last two axes."""
         return self.permute(*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)
 

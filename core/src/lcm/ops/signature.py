@@ -131,7 +131,7 @@ class Signature:
         return tuple(name for name, spec in self.arrays.items() if spec.inout)
 
     def bind(self, *args: Tensor | None, **named: Any) -> Bound:
-        """Check the arguments of a call; `ShapeError`, `FormatError` or `UsageError` where they do not fit."""
+        """Check a call's arguments; `ShapeError`, `FormatError` or `UsageError` where they do not fit."""
         tensors = self._tensors(args, named)
         bound = Bound(tensors, {}, self._scalars(named))
         self._match_formats(tensors)

@@ -18,7 +18,7 @@ SHAPES: dict[str, Callable[[float, float], float]] = {
 def learning_rate(
     step: int, *, steps: int, peak: float, warmup: int, shape: str, final: float
 ) -> float:
-    """The rate of `step` (from 1 to `steps`): rising to `peak` over `warmup` steps, ending at peak * final."""
+    """The rate of `step`, 1 … `steps`: rising to `peak` over `warmup` steps, ending at peak * final."""
     if shape not in SHAPES:
         raise UsageError(f"no schedule {shape!r}; there are: {', '.join(SHAPES)}")
     if step <= warmup:
