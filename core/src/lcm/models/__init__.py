@@ -80,7 +80,11 @@ def fill(model: Model, weights: Any, where: str) -> None:
 def save(
     model: Model, folder: str | Path, *, format: str = "f32", extra: Mapping[str, Any] | None = None
 ) -> None:
-    """Write `config.json` and `model.safetensors` (in f32, f16 or bf16) as other programs read them."""
+    """Write `config.json` and `model.safetensors` (in f32, f16 or bf16) as other programs read them.
+
+    `extra` goes into `config.json` too: the tokenizer's `bos_token_id` and `eos_token_id`, null if not given,
+    since transformers takes a missing one for that of the original model.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_safetensors(
@@ -89,7 +93,8 @@ def save(
         formats=dict.fromkeys(model.parameters(), format),
         metadata={"format": "pt"},
     )
-    (folder / "config.json").write_text(json.dumps(config_json(model) | dict(extra or {}), indent=2))
+    values = {"bos_token_id": None, "eos_token_id": None, **config_json(model), **(extra or {})}
+    (folder / "config.json").write_text(json.dumps(values, indent=2))
 
 
 def tensors(model: Model) -> dict[str, np.ndarray]:

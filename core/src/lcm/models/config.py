@@ -39,3 +39,10 @@ def refuse_unless(values: dict[str, Any], model_type: str, **allowed: tuple[Any,
             raise FileError(
                 f"config.json: {model_type} with {name}={values[name]!r} is not supported; only: {known}"
             )
+
+
+def refuse_remainder(model_type: str, **sizes: int) -> None:
+    """`FileError` unless the first size is a multiple of the second."""
+    (whole, n), (part, d) = sizes.items()
+    if n % d:
+        raise FileError(f"config.json: {model_type}'s {whole}={n} is not a multiple of {part}={d}")

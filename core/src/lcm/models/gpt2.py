@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lcm import ops
-from lcm.models.config import read, refuse_unless
+from lcm.models.config import read, refuse_remainder, refuse_unless
 from lcm.nn import Cache, Embedding, LayerCache, LayerNorm, Linear, Model, Module
 from lcm.tensor import Tensor, arange
 
@@ -113,7 +113,9 @@ _TRANSPOSED = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
 def configure(values: dict[str, object]) -> Config:
     refuse_unless(values, "gpt2", activation_function=tuple(TANH), add_cross_attention=(False,),
                   scale_attn_by_inverse_layer_idx=(False,), scale_attn_weights=(True,))  # fmt: skip
-    return read(Config, values, "gpt2")
+    config = read(Config, values, "gpt2")
+    refuse_remainder("gpt2", n_embd=config.n_embd, n_head=config.n_head)
+    return config
 
 
 def to_file(name: str, array: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lcm import ops
 from lcm.errors import FileError
-from lcm.models.config import read, refuse_unless
+from lcm.models.config import read, refuse_remainder, refuse_unless
 from lcm.nn import Cache, Embedding, LayerCache, Linear, Model, Module, RMSNorm, RotaryTable
 from lcm.tensor import Tensor
 
@@ -142,7 +142,14 @@ def configure(values: dict[str, object]) -> Config:
     refuse_unless({"rope_type": kind}, name, rope_type=("default",))
     refuse_unless(values, name, hidden_act=("silu",))
     defaults = MISTRAL if name == "mistral" else {}
-    return read(Config, {**defaults, **values, **rotary}, name)
+    config = read(Config, {**defaults, **values, **rotary}, name)
+    heads = config.num_attention_heads
+    refuse_remainder(name, num_attention_heads=heads, num_key_value_heads=config.key_heads)
+    if config.head_dim is None:
+        refuse_remainder(name, hidden_size=config.hidden_size, num_attention_heads=heads)
+    if config.head_width % 2:
+        raise FileError(f"config.json: {name}'s head_dim={config.head_width} is odd: pairs are rotated")
+    return config
 
 
 def to_file(name: str, array: np.ndarray) -> np.ndarray:

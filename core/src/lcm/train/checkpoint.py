@@ -49,7 +49,8 @@ def save_model(path: Path, model: Model, tokenizer: Tokenizer) -> None:
 
 
 def _fill_model(folder: Path, model: Model, tokenizer: Tokenizer) -> None:
-    models.save(model, folder)
+    ends = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end}
+    models.save(model, folder, extra=ends)
     tokenizer.save(folder)
 
 
