@@ -18,7 +18,7 @@ from lcm.backend import contract, discovery, ledger, plugins, probe
 from lcm.backend.contract import Backend
 from lcm.backend.manifest import parse
 from lcm.cli.backends import command
-from lcm.errors import BackendError, FileError, LcmWarning
+from lcm.errors import BackendError, FileError, LcmWarning, UsageError
 from lcm.host import current, load_named, shipped
 
 posix = pytest.mark.skipif(os.name != "posix", reason="the plugin sends itself a POSIX signal")
@@ -48,6 +48,18 @@ OPEN = "from lcm.backend import discovery; print(discovery.open_backend({!r}).na
 
 
 # A plugin as it should be.
+
+
+def test_a_wrong_number_of_threads_is_the_users_error_and_not_held_against_a_plugin(
+    site, monkeypatch
+):
+    install(site, "polite")
+    monkeypatch.setenv("LCM_THREADS", "many")
+    for ask in (discovery.verdicts, discovery.ready, lambda: discovery.open_backend("polite")):
+        with pytest.raises(UsageError, match="LCM_THREADS is 'many'"):
+            ask()
+    monkeypatch.delenv("LCM_THREADS")
+    assert verdict_on("polite").state == "ready"
 
 
 def test_a_polite_plugin_is_ready_and_opens(site):

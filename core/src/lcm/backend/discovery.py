@@ -170,6 +170,7 @@ def _said(plugin: Plugin, opened: Opened) -> Verdict:
 
 def _open(plugin: Plugin, host: Host) -> Opened | Verdict:
     """The plugin opened in this process, or the verdict that stands against it."""
+    host.threads()  # a wrong LCM_THREADS is the user's error, and not to be held against a plugin
     if not is_here(host):
         return judge(plugin, host) or verdict(plugin, "ineligible", "LCM_HOST is another machine")
     against = judge(plugin, host)
