@@ -38,6 +38,7 @@ def verdicts(host: Host | None = None) -> tuple[Verdict, ...]:
     For a host that is not this machine nothing is tried: `ready` then means eligible.
     """
     host = host or current()
+    host.threads()  # as in _open
     here = is_here(host) and host.fingerprint() == current().fingerprint()
     tried = _tried if here else _untried
     found = [judge(plugin, host) or tried(plugin, host) for plugin in plugins.installed()]
