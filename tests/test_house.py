@@ -13,7 +13,7 @@ CORE = ROOT / "core" / "src" / "lcm"
 # From the ground up: a module may import those of its own row and of the rows above it here.
 LAYERS = (
     ("errors",),
-    ("settings",),
+    ("settings", "packages"),
     ("host", "formats"),
     ("primitives", "tensor", "grad", "program"),
     ("ops",),
