@@ -3,6 +3,10 @@
 import json
 import shutil
 
+import pytest
+
+from lcm.generate.loading import installed
+
 
 def test_a_run_trains_resumes_completes_and_is_measured(lcm, trained, source, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
@@ -61,3 +65,10 @@ def test_every_backend_and_none_say_the_same(lcm, trained, tmp_path):
     for one in json.loads(lcm("backends", "--json", cwd=tmp_path).stdout):
         if one["state"] == "ready":
             assert completed("--backend", one["name"])["tokens"] == reference["tokens"], one["name"]
+
+
+@pytest.mark.skipif(not installed(), reason="no model is installed as a package")
+def test_the_installed_model_completes_without_being_named(lcm, tmp_path):
+    done = lcm("complete", "def read_json(path):", "-n", 24, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["text"].strip()

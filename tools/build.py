@@ -58,6 +58,7 @@ def build(project: Path, folder: Path) -> Path | None:
     with tempfile.TemporaryDirectory() as temporary:
         copy, out = Path(temporary, name), Path(temporary, "out")
         shutil.copytree(project, copy, ignore=MADE)
+        shutil.copy2(ROOT / "LICENSE", copy)  # every wheel carries it
         command = (*PIP, "wheel", "--no-deps", "--find-links", folder, "--wheel-dir", out, copy)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
