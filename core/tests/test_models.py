@@ -122,6 +122,15 @@ def test_parameters_are_called_as_in_checkpoints():
     assert llama == {f"{n}.weight" for n in names}
 
 
+def test_exact_gelu_is_not_its_approximation_whatever_that_is_called():
+    exact, new, tanh = (
+        logits(models.fresh(GPT2 | {"activation_function": name}, seed=1))
+        for name in ("gelu", "gelu_new", "gelu_pytorch_tanh")
+    )
+    np.testing.assert_array_equal(new, tanh)
+    assert not np.array_equal(exact, new)
+
+
 def test_a_tied_head_is_one_parameter_and_one_tensor(tmp_path):
     model = models.fresh(LLAMA | {"tie_word_embeddings": True}, seed=0)
     assert model.lm_head.weight is model.model.embed_tokens.weight
