@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lcm import ops
+from lcm import formats, ops
 from lcm.grad import gradient
 from lcm.tensor import Tensor
 
@@ -204,6 +204,19 @@ def test_half_split_rope_is_transformers_and_so_is_its_table():
     wanted, _ = apply_rotary_pos_emb(torch.tensor(x).transpose(1, 2), torch.zeros(1), cos, sin)
     y = ops.rope(Tensor(x), *RotaryTable.of(50, 20, 77.0), Tensor(np.zeros(2, np.int32)))
     assert_close(y.numpy(), wanted.transpose(1, 2).numpy(), DTYPES["f32"])
+
+
+def test_bf16_is_rounded_as_torch_rounds_it_at_every_tie_too():
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2**16, 20_000, np.uint32) << 16
+    bits[:10_000] |= 0x8000  # exactly between two
+    bits[10_000:] |= rng.integers(0, 2**16, 10_000, np.uint32)
+    numbers = bits.view(np.float32)
+    numbers = numbers[~np.isnan(numbers)]
+    wanted = torch.tensor(numbers).bfloat16()
+    found = formats.encode(numbers, "bf16")
+    np.testing.assert_array_equal(found.view(np.int16), wanted.view(torch.int16).numpy())
+    np.testing.assert_array_equal(formats.decode(found, "bf16"), wanted.float().numpy())
 
 
 def test_adamw_is_torchs(precision):
