@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+
 from lcm import ops, settings
 from lcm.backend import discovery, dispatch, measure, selftest, tuning
 from lcm.backend.contract import Backend
@@ -13,7 +14,9 @@ from lcm.tensor import Tensor
 
 
 def right(a):
-    return lambda: np.copyto(a["out"], a["x"] @ a["weight"].T + (0 if a["bias"] is None else a["bias"]))
+    return lambda: np.copyto(
+        a["out"], a["x"] @ a["weight"].T + (0 if a["bias"] is None else a["bias"])
+    )
 
 
 def wrong(a):
@@ -94,7 +97,8 @@ def test_the_reference_runs_where_it_is_the_fastest():
 
 def test_measurements_of_another_build_do_not_count():
     dispatch.table().add(
-        tuning.bucket("linear", SIZES), {"quick 0": 9.0, tuning.identity(OTHER): 1.0, "reference": 2.0}
+        tuning.bucket("linear", SIZES),
+        {"quick 0": 9.0, tuning.identity(OTHER): 1.0, "reference": 2.0},
     )
     assert dispatch.decide("linear", SIZES).reason == "the prior: not measured yet"
 
@@ -194,7 +198,8 @@ def test_the_self_test_catches_a_kernel_of_no_op():
 def test_the_self_test_catches_a_wrong_gradient():
     def gradient(a):
         return lambda: [
-            None if a[f"{n}_grad"] is None else a[f"{n}_grad"].fill(0) for n in ("x", "weight", "bias")
+            None if a[f"{n}_grad"] is None else a[f"{n}_grad"].fill(0)
+            for n in ("x", "weight", "bias")
         ]
 
     with pytest.raises(BackendError, match="its linear_grad is wrong"):

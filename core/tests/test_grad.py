@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from lcm import ops
 from lcm.errors import ShapeError
 from lcm.grad import RULES, gradient
@@ -78,7 +79,10 @@ OPS = {
     "cross_entropy": (lambda x: ops.cross_entropy(x, TARGETS), normal(2, 3, 5)),
     "sum_squares": (ops.sum_squares, normal(3, 4)),
 }  # fmt: skip
-CASES = {**{f"primitive {n}": c for n, c in PRIMITIVES.items()}, **{f"op {n}": c for n, c in OPS.items()}}
+CASES = {
+    **{f"primitive {n}": c for n, c in PRIMITIVES.items()},
+    **{f"op {n}": c for n, c in OPS.items()},
+}
 WITHOUT_GRADIENT = {"less", "equal", "put"}
 
 
@@ -91,7 +95,9 @@ def weigh(y: Tensor, seed: int) -> Tensor:
 def along(function, inputs, directions):
     """The derivative of a scalar function along the directions, by central differences."""
     ends = [
-        function(*[Tensor(x.data + s * STEP * d) for x, d in zip(inputs, directions, strict=True)]).item()
+        function(
+            *[Tensor(x.data + s * STEP * d) for x, d in zip(inputs, directions, strict=True)]
+        ).item()
         for s in (1, -1)
     ]
     return (ends[0] - ends[1]) / (2 * STEP)
@@ -99,7 +105,9 @@ def along(function, inputs, directions):
 
 def slope(gradients, directions):
     return sum(
-        float((g.data * d).sum()) for g, d in zip(gradients, directions, strict=True) if g is not None
+        float((g.data * d).sum())
+        for g, d in zip(gradients, directions, strict=True)
+        if g is not None
     )
 
 
@@ -118,7 +126,9 @@ def test_gradient_is_the_slope_along_a_random_direction(case, order):
         """The slope along `weights`, as a function of the inputs."""
         xs = [Tensor(x.data, requires_grad=True) if not x.requires_grad else x for x in xs]
         parts = gradient(first(*xs), xs, create_graph=True)
-        terms = [(g * Tensor(w)).reshape(g.size).sum(0) for g, w in zip(parts, weights, strict=True)]
+        terms = [
+            (g * Tensor(w)).reshape(g.size).sum(0) for g, w in zip(parts, weights, strict=True)
+        ]
         return sum(terms[1:], terms[0]).reshape()
 
     scalar = first if order == 1 else second

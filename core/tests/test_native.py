@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from lcm import ops
 from lcm.backend import native, selftest
 from lcm.backend.cblas import Cblas
@@ -80,7 +81,9 @@ def test_an_error_code_becomes_an_error_with_the_librarys_words(compiled):
 
 
 def test_scalars_sizes_and_missing_inputs_arrive_in_c(compiled):
-    source = ABI + """
+    source = (
+        ABI
+        + """
     int32_t lcm_linear(const lcm_linear_args *a) {
       a->out[0] = a->bias ? 1 : 0;
       a->out[1] = (float)(a->rows * 100 + a->inputs * 10 + a->outputs);
@@ -88,6 +91,7 @@ def test_scalars_sizes_and_missing_inputs_arrive_in_c(compiled):
     }
     int32_t lcm_rms_norm(const lcm_rms_norm_args *a) { a->out[0] = a->eps; return 0; }
     """
+    )
     kernels = native.load(compiled(source), "c").kernels
     x, weight = Tensor(np.ones((1, 3), np.float32)), Tensor(np.ones((2, 3), np.float32))
     bound = ops.linear.signature.bind(x, weight)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from lcm import ops
 from lcm.backend import dispatch
 from lcm.generate.decoder import Decoder
@@ -21,7 +22,9 @@ GPT2 = {"model_type": "gpt2", "vocab_size": 61, "n_positions": 300, "n_embd": 24
 @pytest.mark.parametrize("name", ops.CATALOGUE)
 def test_every_op_replays_on_new_numbers(name, backend):
     op = ops.CATALOGUE[name]
-    first, second, fresh_copy = (case(op, np.random.default_rng(s), shape=_shape(op)) for s in (1, 2, 2))
+    first, second, fresh_copy = (
+        case(op, np.random.default_rng(s), shape=_shape(op)) for s in (1, 2, 2)
+    )
     scalars = first.scalars
     program = record(lambda: op(**first.tensors, **scalars, backend=backend))
     for tensor, new in zip(first.tensors.values(), second.tensors.values(), strict=True):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from lcm.errors import FormatError, ShapeError
 from lcm.program import record
 from lcm.tensor import Tensor, concat

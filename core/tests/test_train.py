@@ -5,8 +5,10 @@ import math
 
 import numpy as np
 import pytest
+
 from lcm.errors import DataError, FileError, TrainingError, UsageError
 from lcm.files.safetensors import open_safetensors
+from lcm.tensor import Tensor
 from lcm.train import checkpoint, report, setup
 from lcm.train.evaluation import as_split, evaluate
 from lcm.train.optimizers import SGD, AdamW, gradient_norm, make
@@ -15,7 +17,6 @@ from lcm.train.schedule import SHAPES, learning_rate
 from lcm.train.setup import Shape
 from lcm.train.split import IGNORE
 from lcm.train.trainer import Evaluated, Finished, Sample, Saved, Step
-from lcm.tensor import Tensor
 
 SHAPE = Shape(layers=1, width=16, heads=2, key_heads=1, hidden=24, vocabulary=300)
 PLAN = Plan(steps=6, batch=2, context=16, warmup=2, lr=1e-2, evaluate_every=3, evaluate_batches=2,
@@ -30,7 +31,9 @@ def code(tmp_path, monkeypatch):
     folder.mkdir()
     for i in range(12):
         body = "\n".join(f"    value_{j} = {i} * {j} + offset" for j in range(10))
-        (folder / f"file{i}.py").write_text(f"def function_{i}(offset):\n{body}\n    return value_0\n")
+        (folder / f"file{i}.py").write_text(
+            f"def function_{i}(offset):\n{body}\n    return value_0\n"
+        )
     return [str(folder)]
 
 
@@ -48,7 +51,9 @@ def weights(path):
 
 
 def test_a_run_learns_saves_and_says_what_it_did(code, tmp_path):
-    plan = Plan(**vars(PLAN) | {"steps": 40, "evaluate_every": 20, "save_every": 20, "sample_every": 40})
+    plan = Plan(
+        **vars(PLAN) | {"steps": 40, "evaluate_every": 20, "save_every": 20, "sample_every": 40}
+    )
     events = run(setup.start(tmp_path / "run", code, plan, SHAPE))
     steps = of(Step, events)
     assert [s.step for s in steps] == list(range(1, 41))
@@ -57,7 +62,9 @@ def test_a_run_learns_saves_and_says_what_it_did(code, tmp_path):
     assert [e.step for e in of(Saved, events)] == [20, 40]
     assert of(Sample, events)[0].prompt == "def "
     assert of(Finished, events)[0].reason == "all 40 steps are done"
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [r["step"] for r in rows if "loss" in r] == list(range(1, 41))
     assert (tmp_path / "run" / "best" / "tokenizer.json").exists()
 
@@ -99,7 +106,9 @@ def test_the_first_window_of_training_is_never_held_out(code, tmp_path):
 def test_gradients_that_explode_stop_the_run_and_name_step_and_files(code, tmp_path):
     plan = Plan(**vars(PLAN) | {"lr": 1e30, "warmup": 0, "clip": 0, "steps": 50, "spike": 0})
     trainer = setup.start(tmp_path / "run", code, plan, SHAPE)
-    with pytest.raises(TrainingError, match=r"step \d+: .*(not a number|not finite); .*file\d+\.py"):
+    with pytest.raises(
+        TrainingError, match=r"step \d+: .*(not a number|not finite); .*file\d+\.py"
+    ):
         run(trainer)
 
 
@@ -109,7 +118,9 @@ def test_a_jump_of_the_loss_stops_the_run_before_the_step(code, tmp_path):
     next(events)
     before = {n: p.data.copy() for n, p in trainer.model.parameters().items()}
     trainer.state.running_loss = 0.5
-    with pytest.raises(TrainingError, match=r"step 2: the loss jumped to \d\.\d\d, from about 0\.50"):
+    with pytest.raises(
+        TrainingError, match=r"step 2: the loss jumped to \d\.\d\d, from about 0\.50"
+    ):
         next(events)
     for name, parameter in trainer.model.parameters().items():
         np.testing.assert_array_equal(parameter.data, before[name])
@@ -130,7 +141,11 @@ def test_minutes_end_a_run_with_a_checkpoint(code, tmp_path):
 
 
 def test_old_checkpoints_are_removed(code, tmp_path):
-    run(setup.start(tmp_path / "run", code, Plan(**vars(PLAN) | {"save_every": 1, "keep": 2}), SHAPE))
+    run(
+        setup.start(
+            tmp_path / "run", code, Plan(**vars(PLAN) | {"save_every": 1, "keep": 2}), SHAPE
+        )
+    )
     assert [p.name for p in sorted((tmp_path / "run" / "checkpoints").iterdir())] == [
         "step-0000005", "step-0000006",
     ]  # fmt: skip
@@ -193,7 +208,9 @@ def test_a_schedule_rises_to_its_peak_and_ends_at_its_final_share():
         assert rates[:10] == pytest.approx([0.2 * s for s in range(1, 11)])
         assert rates[-1] == pytest.approx(2.0 if shape == "constant" else 0.2)
         assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
-    assert learning_rate(55, steps=100, peak=1, warmup=10, shape="cosine", final=0) == pytest.approx(0.5)
+    assert learning_rate(
+        55, steps=100, peak=1, warmup=10, shape="cosine", final=0
+    ) == pytest.approx(0.5)
 
 
 def test_only_matrices_decay():
@@ -223,11 +240,15 @@ def test_an_optimiser_of_another_model_is_refused():
 def test_evaluation_is_the_mean_over_all_tokens_and_their_bytes(code, tmp_path):
     trainer = setup.start(tmp_path / "run", code, PLAN, SHAPE)
     split = as_split(setup.corpus_of(code), trainer.tokenizer)
-    found = evaluate(trainer.model, split.evaluation_batches(3, 16), trainer.tokenizer.byte_lengths())
+    found = evaluate(
+        trainer.model, split.evaluation_batches(3, 16), trainer.tokenizer.byte_lengths()
+    )
     assert found.tokens == split.tokens - 1
     assert found.bytes == sum(d.size for d in setup.corpus_of(code).documents)
     assert found.loss == pytest.approx(math.log(trainer.model.vocabulary), rel=0.05)
-    assert found.bits_per_byte == pytest.approx(found.loss * found.tokens / math.log(2) / found.bytes)
+    assert found.bits_per_byte == pytest.approx(
+        found.loss * found.tokens / math.log(2) / found.bytes
+    )
     empty = (np.zeros((1, 4), np.int32), np.full((1, 4), IGNORE, np.int32))
     with pytest.raises(DataError, match="nothing to evaluate on"):
         evaluate(trainer.model, [empty], trainer.tokenizer.byte_lengths())
@@ -235,7 +256,9 @@ def test_evaluation_is_the_mean_over_all_tokens_and_their_bytes(code, tmp_path):
 
 def test_metrics_cut_off_by_a_kill_can_be_read(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 1, "validation_loss": 1.5}\n{"step": 2, "lo')
+    path.write_text(
+        '{"step": 1, "loss": 2.0}\n{"step": 1, "validation_loss": 1.5}\n{"step": 2, "lo'
+    )
     assert report.read_metrics(path) == ([(1, 2.0)], [(1, 1.5)])
     path.write_text('{"step": 1, "lo\n{"step": 2, "loss": 2.0}\n')
     with pytest.raises(FileError, match="line 1 is not a metric"):
