@@ -319,3 +319,10 @@ def test_what_cannot_be_meant_is_refused(text_model, options, said):
 def test_an_empty_prompt_starts_from_the_token_that_ends_a_text(text_model):
     assert text_model.prompt_ids("") == [text_model.tokenizer.end]
     assert len(text_model.complete("", max_tokens=3).tokens) <= 3
+
+
+def test_an_id_that_only_pads_the_models_vocabulary_is_never_chosen(tokenizer):
+    padded = lively(MODELS["gpt2"] | {"vocab_size": tokenizer.vocabulary + 60})
+    hot = Sampling(temperature=1e6, seed=0)
+    found = TextModel(padded, tokenizer).complete("def", max_tokens=200, sampling=hot)
+    assert max(found.tokens) < tokenizer.vocabulary

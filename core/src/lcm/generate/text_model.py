@@ -101,7 +101,7 @@ class TextModel:
         logits = decoder.prefill(ids)
         finish = "length"
         for count in range(1, max_tokens + 1):
-            token, logs = sampler.choose(logits)
+            token, logs = sampler.choose(logits[: self.tokenizer.vocabulary])  # models pad theirs
             if token in self.ends:
                 finish = "end"
                 break
