@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,11 +97,9 @@ def _plugin(point: Any, distribution: str, version: str) -> Plugin:
         fix = f"pip install --force-reinstall {distribution}, or tell its authors"
         return Plugin(point.name, distribution, version, problem=reason, fix=fix)
 
-    try:
-        package, file = point.module, point.attr or ""
-    except (AttributeError, ValueError):
-        return problem(f"its entry point {point.value!r} is not package:manifest.toml")
-    if "." in package or not file.endswith(".toml"):
+    # Read here: what EntryPoint does with a value that it cannot read differs from Python to Python.
+    package, _, file = (part.strip() for part in point.value.partition(":"))
+    if not re.fullmatch(r"\w+", package) or not re.fullmatch(r"[\w.]+\.toml", file):
         return problem(f"its entry point {point.value!r} is not a top-level package and a .toml")
     try:
         spec = importlib.util.find_spec(package)
