@@ -157,6 +157,25 @@ def test_a_run_is_not_begun_over_another(code, tmp_path):
         setup.start(tmp_path / "run", code, PLAN, SHAPE)
 
 
+def test_two_at_once_in_one_folder_are_refused_and_the_first_goes_on(code, tmp_path):
+    first = setup.start(tmp_path / "run", code, PLAN, SHAPE)
+    second = setup.start(tmp_path / "run", code, Plan(**vars(PLAN) | {"steps": 99}), SHAPE)
+    events = first.run()
+    next(events)
+    with pytest.raises(UsageError, match="another lcm train is at work there"):
+        run(second)
+    assert len(of(Step, list(events))) == PLAN.steps - 1
+    assert Plan.load(tmp_path / "run" / "train.json")[0] == PLAN
+
+
+def test_a_run_begun_anew_forgets_the_metrics_of_one_without_a_checkpoint(code, tmp_path):
+    for _ in range(2):
+        events = setup.start(tmp_path / "run", code, PLAN, SHAPE).run()
+        next(events)
+        events.close()
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
 def test_other_files_than_the_runs_own_are_refused(code, tmp_path):
     run(setup.start(tmp_path / "run", code, PLAN, SHAPE))
     (tmp_path / "code" / "new.py").write_text("import this\n" * 20)

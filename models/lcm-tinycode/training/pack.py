@@ -13,8 +13,10 @@ from lcm.text.tokenizer import Tokenizer
 
 def main(run: str, out: str) -> None:
     found = find_model(run)
-    models.save(models.load(found), Path(out), format="f16")
-    Tokenizer.load(found).save(Path(out))
+    tokenizer = Tokenizer.load(found)
+    ends = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end}
+    models.save(models.load(found), Path(out), format="f16", extra=ends)
+    tokenizer.save(Path(out))
     print(f"{found} -> {out}: {(Path(out) / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
 
 

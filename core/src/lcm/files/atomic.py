@@ -166,6 +166,17 @@ def _lock(descriptor: int, how: int) -> bool:
     return True
 
 
+def take_lock(descriptor: int) -> bool:
+    """Lock an open file until it is closed; False if another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

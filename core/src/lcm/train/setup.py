@@ -72,13 +72,8 @@ def start(
             raise UsageError(f"--context {plan.context} is more than the model's {model.context}")
     else:
         model = models.fresh(shape.config(_rounded(words.vocabulary), plan.context), plan.seed)
-    dataset.train.windows(
-        plan.context
-    )  # a split that is too small is said before anything is written
-    run.mkdir(parents=True, exist_ok=True)
-    words.save(run / "tokenizer.json")
-    plan.save(run / SETTINGS, paths=sources, model=models.config_json(model))
-    return Trainer(model, words, dataset, plan, run)
+    dataset.train.windows(plan.context)  # too small a split is said before anything is written
+    return Trainer(model, words, dataset, plan, run, sources)
 
 
 def resume(run: Path, progress: Progress | None = None, **changes: Any) -> Trainer:
@@ -90,9 +85,8 @@ def resume(run: Path, progress: Progress | None = None, **changes: Any) -> Train
         raise UsageError(f"{run}: no checkpoint there yet; start anew with lcm train --out")
     words = Tokenizer.load(path)
     dataset = prepare(corpus_of(facts["paths"]), words, progress=progress)
-    trainer = Trainer(models.build(facts["model"]), words, dataset, plan, run)
+    trainer = Trainer(models.build(facts["model"]), words, dataset, plan, run, facts["paths"])
     trainer.resume(path)
-    plan.save(run / SETTINGS, **facts)
     return trainer
 
 

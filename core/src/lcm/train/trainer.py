@@ -3,12 +3,13 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from lcm import ops
-from lcm.errors import TrainingError
+from lcm import models, ops
+from lcm.errors import TrainingError, UsageError
+from lcm.files.atomic import take_lock
 from lcm.generate.text_model import TextModel
 from lcm.nn import Model
 from lcm.tensor import Tensor
@@ -95,10 +96,11 @@ class Trainer:
     """A model on its way through a dataset, in a folder for the run."""
 
     def __init__(
-        self, model: Model, tokenizer: Tokenizer, dataset: Dataset, plan: Plan, run: Path
-    ) -> None:
+        self, model: Model, tokenizer: Tokenizer, dataset: Dataset, plan: Plan, run: Path,
+        paths: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self.model, self.tokenizer, self.dataset = model, tokenizer, dataset
-        self.plan, self.run_folder = plan, run
+        self.plan, self.run_folder, self.paths = plan, run, list(paths)
         self.state = State()
         model.train()
         self._parameters = model.parameters()
@@ -125,7 +127,18 @@ class Trainer:
 
     def run(self) -> Iterator[Event]:
         """Train to the plan's end; between two events everything is whole, and `save` may be called."""
+        self.run_folder.mkdir(parents=True, exist_ok=True)
         with open(self.run_folder / METRICS, "a", encoding="utf-8") as metrics:
+            if not take_lock(metrics.fileno()):
+                raise UsageError(
+                    f"{self.run_folder}: another lcm train is at work there; wait for it, "
+                    "or choose another --out"
+                )
+            if self.state.step == 0:
+                metrics.truncate(0)
+            self.plan.save(
+                self.run_folder / SETTINGS, paths=self.paths, model=models.config_json(self.model)
+            )
             for event in self._events():
                 if isinstance(event, (Step, Evaluated)):
                     metrics.write(json.dumps(asdict(event)) + "\n")
