@@ -4,6 +4,7 @@ B batch   T tokens   D width   K key heads   Q head width   C capacity
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -233,7 +234,7 @@ class KVCache:
         self.start.data[...] = length
 
 
-class Model(Module):
+class Model(Module, ABC):
     """What every architecture gives: hidden states, logits, and what a cache for it must hold."""
 
     config: Any
@@ -242,13 +243,13 @@ class Model(Module):
     vocabulary: int
     cache_shape: tuple[int, int, int]  # layers, key heads, head width
 
+    @abstractmethod
     def hidden(self, ids: Tensor, cache: Cache) -> Tensor:
         """(B, T) ids to (B, T, D): the last layer's output, normalised."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """(B, T, D) to (B, T, vocabulary)."""
-        raise NotImplementedError
 
     def __call__(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """(B, T) ids to (B, T, vocabulary) logits."""

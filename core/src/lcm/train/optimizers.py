@@ -1,5 +1,6 @@
 """Optimisers: AdamW and SGD, with what they remember of every parameter."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from lcm.errors import FileError, UsageError
 from lcm.tensor import Tensor, no_grad
 
 
-class Optimizer:
+class Optimizer(ABC):
     """The parameters, their weight decay by group, and what is remembered of each."""
 
     REMEMBERS: tuple[str, ...]
@@ -33,8 +34,9 @@ class Optimizer:
                     self._change(name, parameter, parameter.grad, lr, grad_scale)
                 parameter.grad = None
 
+    @abstractmethod
     def _change(self, name: str, p: Tensor, grad: Tensor, lr: float, scale: float) -> None:
-        raise NotImplementedError
+        """Take one step with one parameter."""
 
     def state(self) -> dict[str, np.ndarray]:
         """What it remembers, by `<kind>.<parameter>`."""
