@@ -31,6 +31,7 @@ def test_it_shows_ids_and_pieces(model):
 
 def test_json_holds_the_same_from_standard_input_and_by_name(model, monkeypatch):
     monkeypatch.setenv("LCM_MODELS_DIR", str(model.parent))
+    (model / "config.json").write_text("{}")  # which makes the folder a model
     found = json.loads(run("--model", model.name, "--json", "-", input="def f\n").output)
     assert found["ids"] == Tokenizer.load(model).encode("def f\n")
     assert "".join(found["pieces"]) == "def f\n"
@@ -54,7 +55,7 @@ def test_it_trains_one(tmp_path):
 
 def test_mistakes_are_errors_of_ours(model, tmp_path):
     for error, arguments in [
-        (UsageError, ["x"]),
+        (UsageError, ["--model", "no-such-model", "x"]),
         (UsageError, ["--model", model, "x", "y"]),
         (UsageError, ["--train", tmp_path]),
         (DataError, ["--train", tmp_path, "--out", tmp_path / "t.json"]),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lcm import settings
 from lcm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +15,10 @@ if TYPE_CHECKING:
 
 @click.command("tokenize")
 @click.argument("texts", metavar="[TEXT|-|PATH...]", nargs=-1)
-@click.option("--model", metavar="DIR|FILE", help="A model folder, or a tokenizer.json.")
+@click.option(
+    "--model", "-m", default="", metavar="MODEL|FILE",
+    help="A model, as for lcm complete, or a tokenizer.json.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--special", is_flag=True, help="Read control tokens in TEXT as such.")
 @click.option("--train", is_flag=True, help="Train on the files PATH (default: Python's library).")
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="With --train: where to write it.")
 def command(
     texts: tuple[str, ...],
-    model: str | None,
+    model: str,
     as_json: bool,
     special: bool,
     train: bool,
@@ -34,7 +36,8 @@ def command(
     """Show the tokens of TEXT (- or nothing: standard input), or train a tokenizer.
 
     \b
-    lcm tokenize --model models/tiny "def f(x):"
+    lcm tokenize "def f(x):"
+    lcm tokenize --model runs/mine "def f(x):"
     lcm tokenize --train src tests --vocabulary 4096 --out tokenizer.json
     """
     if train:
@@ -78,13 +81,14 @@ def _show(tokenizer: "Tokenizer", text: str, special: bool, as_json: bool) -> No
     click.echo(f"{len(ids)} tokens for {size} bytes{rate}; vocabulary {tokenizer.vocabulary}")
 
 
-def _load(model: str | None) -> "Tokenizer":
+def _load(model: str) -> "Tokenizer":
+    """The tokenizer of a file, of a folder that need not be a whole model, or of a model by name."""
+    from lcm.generate.loading import find_model
     from lcm.text.tokenizer import Tokenizer
 
-    if model is None:
-        raise UsageError("which tokenizer? Name a model folder or a tokenizer.json with --model")
-    named = Path(settings.get("models_dir")) / model
-    return Tokenizer.load(named if settings.get("models_dir") and named.exists() else model)
+    path = Path(model).expanduser()
+    whole = path.suffix == ".json" or (path / "tokenizer.json").is_file()
+    return Tokenizer.load(path if model and whole else find_model(model))
 
 
 def _text(texts: tuple[str, ...]) -> str:
