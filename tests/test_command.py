@@ -44,7 +44,7 @@ WRONG_USAGE = [
     ("generate x --top-p 2", "top_p must be above 0"),
     ("eval", "PATHS"),
     ("tokenize --train", "--out"),
-    ("tokenize x", "--model"),
+    ("tokenize x y", "put quotes around one text"),
     ("host --nonsense", "--nonsense"),
 ]
 
