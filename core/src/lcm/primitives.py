@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 
 
 def erf(x: Array, out: Array | None = None) -> Array:
-    """The error function, to about an ulp, by W. J. Cody's rational approximations (1969).
+    """The error function, to about two ulp in f64, by W. J. Cody's rational approximations (1969).
 
     numpy has none. The three ranges and their coefficients are those of his CALERF.
     """

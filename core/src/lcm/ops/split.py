@@ -2,8 +2,8 @@
 
 A piece's calls are recorded once a shape and replayed for every piece after it, in the same memory: numpy
 then works at the speed of the cache, and Python's part is one call a primitive. Pieces do not run in
-threads: numpy's calls on pieces that fit the cache are so short that threads only pass the interpreter's
-lock to and fro (measured: two threads take 2.3 times as long as one for both's work).
+threads: numpy's calls on them are so short that threads mostly pass the interpreter's lock to and fro, and
+gain little on a quiet machine, less on a busy one (`benchmarks/threads_over_pieces.py`).
 """
 
 import math
@@ -20,8 +20,8 @@ from threadpoolctl import ThreadpoolController
 
 from lcm.program import Program, record
 
-# Numbers of the widest array in one piece: the 30 buffers of a gradient then fit a 2 MiB L2 cache, while
-# numpy's cost of about a microsecond a call stays below half of the call.
+# Numbers of the widest array in one piece, 128 KiB of f32: a gradient's buffers then stay near the L2 cache,
+# and numpy's cost of about a microsecond a call small beside the call. Half and double were no faster.
 PIECE = 1 << 15
 PROGRAMS = 64  # how many a thread keeps
 
