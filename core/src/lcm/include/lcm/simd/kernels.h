@@ -1,0 +1,16 @@
+/* Every kernel of the kit: a plugin's one C file includes its `vec.h`, and then this.
+
+   The files, each of which can be read alone: */
+#ifndef LCM_SIMD_KERNELS_H
+#define LCM_SIMD_KERNELS_H
+
+#include <lcm/ops.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+#include <lcm/simd/vector.h>      /* the vocabulary: loads, stores, tails, reductions */
+#include <lcm/simd/threads.h>     /* work in pieces, by a pool of threads */
+
+EXPORT int32_t lcm_abi(void) { return LCM_ABI; }
+
+#endif

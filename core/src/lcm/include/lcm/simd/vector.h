@@ -1,0 +1,96 @@
+/* The vocabulary of the kernels: vectors of floats, in C that every compiler with vector extensions takes.
+
+   A plugin's `vec.h` says LANES, the floats in a vector, and TILE_ROWS and TILE_VECTORS, the shape of the matrix
+   product's tile in registers; it includes <lcm/simd/types.h>, and defines those of the primitives below that C
+   cannot say well, each with a macro of its own name: `#define vf_max vf_max`. The rest is defined here. */
+#ifndef LCM_SIMD_VECTOR_H
+#define LCM_SIMD_VECTOR_H
+
+static inline vf vf_load(const float *p) { return *(const vf_anywhere *)p; }
+
+static inline void vf_store(float *p, vf x) { *(vf_anywhere *)p = x; }
+
+static inline vf vf_all(float x) { return x - (vf){0}; }
+
+static inline vi vi_all(int32_t x) { return x - (vi){0}; }
+
+/* a where the mask's lane is -1, b where it is 0. */
+#ifndef vf_pick
+static inline vf vf_pick(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+#endif
+
+/* The first n lanes from memory, 0 <= n <= LANES; the others are zero, and are not touched in memory. */
+#ifndef vf_load_first
+static inline vf vf_load_first(const float *p, int64_t n) {
+  vf x = {0};
+  memcpy(&x, p, (size_t)n * sizeof *p);
+  return x;
+}
+#endif
+
+/* The first n lanes to memory, 0 <= n <= LANES. */
+#ifndef vf_store_first
+static inline void vf_store_first(float *p, vf x, int64_t n) { memcpy(p, &x, (size_t)n * sizeof *p); }
+#endif
+
+/* The larger of two numbers, lane by lane; a NaN in b stays. */
+#ifndef vf_max
+static inline vf vf_max(vf a, vf b) { return vf_pick(a > b, a, b); }
+#endif
+
+#ifndef vf_min
+static inline vf vf_min(vf a, vf b) { return vf_pick(a < b, a, b); }
+#endif
+
+#ifndef vf_sqrt
+static inline vf vf_sqrt(vf x) {
+  for (int i = 0; i < LANES; i++) x[i] = sqrtf(x[i]);
+  return x;
+}
+#endif
+
+/* The sum of all lanes, always in the same order. */
+#ifndef vf_sum
+static inline float vf_sum(vf x) {
+  float part[LANES];
+  memcpy(part, &x, sizeof part);
+  for (int half = LANES / 2; half; half /= 2)
+    for (int i = 0; i < half; i++) part[i] += part[i + half];
+  return part[0];
+}
+#endif
+
+/* The largest of all lanes. */
+#ifndef vf_largest
+static inline float vf_largest(vf x) {
+  float part[LANES];
+  memcpy(part, &x, sizeof part);
+  for (int half = LANES / 2; half; half /= 2)
+    for (int i = 0; i < half; i++) part[i] = part[i] > part[i + half] ? part[i] : part[i + half];
+  return part[0];
+}
+#endif
+
+/* LANES numbers of bf16, the upper half of an f32. */
+#ifndef vf_from_bf16
+static inline vf vf_from_bf16(const uint16_t *p) {
+  vi x;
+  for (int i = 0; i < LANES; i++) x[i] = (int32_t)((uint32_t)p[i] << 16);
+  return (vf)x;
+}
+#endif
+
+/* LANES numbers of IEEE half precision. */
+#ifndef vf_from_f16
+static inline vf vf_from_f16(const uint16_t *p) {
+  vf x;
+  for (int i = 0; i < LANES; i++) {
+    _Float16 h;
+    memcpy(&h, p + i, sizeof h);
+    x[i] = (float)h;
+  }
+  return x;
+}
+#endif
+
+#endif

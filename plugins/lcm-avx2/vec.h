@@ -1,0 +1,47 @@
+/* AVX2 with FMA and F16C: 16 registers of 8 floats; tails by vectors of masks. */
+#include <immintrin.h>
+
+#define LANES 8
+#define TILE_ROWS 6
+#define TILE_VECTORS 2
+#include <lcm/simd/types.h>
+
+static inline __m256i first_lanes(int64_t n) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane);
+}
+
+#define vf_load_first vf_load_first
+static inline vf vf_load_first(const float *p, int64_t n) { /* vmaskmovps */
+  return (vf)_mm256_maskload_ps(p, first_lanes(n));
+}
+
+#define vf_store_first vf_store_first
+static inline void vf_store_first(float *p, vf x, int64_t n) { /* vmaskmovps */
+  _mm256_maskstore_ps(p, first_lanes(n), (__m256)x);
+}
+
+#define vf_pick vf_pick
+static inline vf vf_pick(vi mask, vf a, vf b) { /* vblendvps */
+  return (vf)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)mask);
+}
+
+#define vf_max vf_max
+static inline vf vf_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); } /* vmaxps */
+
+#define vf_min vf_min
+static inline vf vf_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); } /* vminps */
+
+#define vf_sqrt vf_sqrt
+static inline vf vf_sqrt(vf x) { return (vf)_mm256_sqrt_ps((__m256)x); } /* vsqrtps */
+
+#define vf_from_bf16 vf_from_bf16
+static inline vf vf_from_bf16(const uint16_t *p) { /* vpmovzxwd, vpslld */
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+  return (vf)_mm256_slli_epi32(wide, 16);
+}
+
+#define vf_from_f16 vf_from_f16
+static inline vf vf_from_f16(const uint16_t *p) { /* vcvtph2ps */
+  return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}

@@ -1,0 +1,39 @@
+/* AVX-512 (F, BW, DQ, VL): 32 registers of 16 floats; tails by masks. */
+#include <immintrin.h>
+
+#define LANES 16
+#define TILE_ROWS 14
+#define TILE_VECTORS 2
+#include <lcm/simd/types.h>
+
+static inline __mmask16 first_lanes(int64_t n) { return (__mmask16)((1u << n) - 1); }
+
+#define vf_load_first vf_load_first
+static inline vf vf_load_first(const float *p, int64_t n) { /* vmovups {z} */
+  return (vf)_mm512_maskz_loadu_ps(first_lanes(n), p);
+}
+
+#define vf_store_first vf_store_first
+static inline void vf_store_first(float *p, vf x, int64_t n) { /* vmovups {k} */
+  _mm512_mask_storeu_ps(p, first_lanes(n), (__m512)x);
+}
+
+#define vf_max vf_max
+static inline vf vf_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); } /* vmaxps */
+
+#define vf_min vf_min
+static inline vf vf_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); } /* vminps */
+
+#define vf_sqrt vf_sqrt
+static inline vf vf_sqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); } /* vsqrtps */
+
+#define vf_from_bf16 vf_from_bf16
+static inline vf vf_from_bf16(const uint16_t *p) { /* vpmovzxwd, vpslld */
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+  return (vf)_mm512_slli_epi32(wide, 16);
+}
+
+#define vf_from_f16 vf_from_f16
+static inline vf vf_from_f16(const uint16_t *p) { /* vcvtph2ps */
+  return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
