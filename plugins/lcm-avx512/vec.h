@@ -27,6 +27,9 @@ static inline vf vf_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m51
 #define vf_sqrt vf_sqrt
 static inline vf vf_sqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); } /* vsqrtps */
 
+#define vf_scale vf_scale
+static inline vf vf_scale(vf x, vf n) { return (vf)_mm512_scalef_ps((__m512)x, (__m512)n); } /* vscalefps */
+
 #define vf_from_bf16 vf_from_bf16
 static inline vf vf_from_bf16(const uint16_t *p) { /* vpmovzxwd, vpslld */
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));

@@ -9,6 +9,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 #include <lcm/simd/vector.h>      /* the vocabulary: loads, stores, tails, reductions */
+#include <lcm/simd/functions.h>   /* exp, log, tanh, erf, sigmoid on vectors */
 #include <lcm/simd/threads.h>     /* work in pieces, by a pool of threads */
 
 EXPORT int32_t lcm_abi(void) { return LCM_ABI; }

@@ -49,6 +49,14 @@ static inline vf vf_sqrt(vf x) {
 }
 #endif
 
+/* x * 2^n, rounded once, for whole numbers n of -250 … 250; a NaN in x stays. */
+#ifndef vf_scale
+static inline vf vf_scale(vf x, vf n) {
+  const vi power = __builtin_convertvector(n, vi), half = power >> 1;
+  return x * (vf)((half + 127) << 23) * (vf)((power - half + 127) << 23);
+}
+#endif
+
 /* The sum of all lanes, always in the same order. */
 #ifndef vf_sum
 static inline float vf_sum(vf x) {
