@@ -11,6 +11,7 @@
 #include <lcm/simd/vector.h>      /* the vocabulary: loads, stores, tails, reductions */
 #include <lcm/simd/functions.h>   /* exp, log, tanh, erf, sigmoid on vectors */
 #include <lcm/simd/threads.h>     /* work in pieces, by a pool of threads */
+#include <lcm/simd/limits.h>      /* the best that this machine can do, to compare kernels with */
 
 EXPORT int32_t lcm_abi(void) { return LCM_ABI; }
 
