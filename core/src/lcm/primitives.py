@@ -107,8 +107,11 @@ def _pad(x: Array, *, axis: int, before: int, after: int, out: Array | None = No
     if out is None:
         shape = list(x.shape)
         shape[axis] += before + after
-        out = np.zeros(shape, x.dtype)  # the borders stay zero when a program runs again
-    out[(slice(None),) * axis + (slice(before, before + x.shape[axis]),)] = x
+        out = np.empty(shape, x.dtype)
+    stop = before + x.shape[axis]
+    _slice(out, axis=axis, start=0, stop=before)[...] = 0
+    _slice(out, axis=axis, start=before, stop=stop)[...] = x
+    _slice(out, axis=axis, start=stop, stop=stop + after)[...] = 0
     return out
 
 
@@ -167,6 +170,8 @@ COMPUTE: dict[str, Callable[..., Array]] = {
     "scatter_add": _scatter_add,
     "put": _put,
 }
+
+IN_PLACE = ("put",)  # these give back what they changed
 
 VIEWS: dict[str, Callable[..., Array]] = {
     "expand": lambda x, *, shape: np.broadcast_to(x, shape),

@@ -6,11 +6,12 @@ from run to run must be numbers in a tensor that the function was given: the cal
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Generic, TypeVar
 
 import numpy as np
 
-from lcm.tensor import no_grad, state
+from lcm.tensor import Recording, no_grad, recording
 
 R = TypeVar("R")
 
@@ -33,13 +34,12 @@ class Program(Generic[R]):
         return len(self.steps)
 
 
-def record(function: Callable[[], R]) -> Program[R]:
-    """Run the function once, and return the program that does the same again."""
-    steps: list[Callable[[], object]] = []
-    before, state.steps = state.steps, steps
-    try:
-        with no_grad(), np.errstate(all="ignore"):
-            result = function()
-    finally:
-        state.steps = before
-    return Program(tuple(steps), result)
+def record(function: Callable[[], R], *, gradients: bool = False) -> Program[R]:
+    """Run the function once, and return the program that does the same again.
+
+    Without `gradients`, tensors in it do not remember how they were made.
+    """
+    made = Recording()
+    with recording(made), nullcontext() if gradients else no_grad(), np.errstate(all="ignore"):
+        result = function()
+    return Program(tuple(made.steps), result)

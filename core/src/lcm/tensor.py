@@ -11,7 +11,8 @@ import numpy as np
 
 from lcm import formats
 from lcm.errors import FormatError, ShapeError
-from lcm.primitives import COMPUTE, VIEWS, Shape, run_again
+from lcm.memory import Arena, without_hold
+from lcm.primitives import COMPUTE, IN_PLACE, VIEWS, Shape, run_again
 
 Scalar = int | float
 Gradients = tuple["Tensor | None", ...]
@@ -30,12 +31,47 @@ class Node:
         self.params = params
 
 
+class Recording:
+    """The program that is being made: its steps so far, and the memory that they work in."""
+
+    def __init__(self) -> None:
+        self.steps: list[Callable[[], object]] = []
+        self.arena = Arena()
+
+
 class _State(threading.local):
     grad_enabled = True
-    steps: list[Callable[[], object]] | None = None  # of the program being recorded
+    recording: Recording | None = None
 
 
 state = _State()
+
+
+@contextmanager
+def recording(into: Recording | None) -> Iterator[None]:
+    """Inside, whatever computes becomes a step of this recording; None pauses the present one."""
+    before, state.recording = state.recording, into
+    try:
+        yield
+    finally:
+        state.recording = before
+
+
+def empty(shape: Shape, dtype: Any) -> np.ndarray:
+    """An array to be written: where a program is being made, in the program's memory."""
+    if state.recording is None:
+        return np.empty(shape, dtype)
+    return state.recording.arena.empty(shape, dtype)
+
+
+def run(step: Callable[[], object]) -> None:
+    """Do it now, and again whenever the program being made, if there is one, runs.
+
+    The step may hold arrays only by `without_hold`, else their memory is never used again.
+    """
+    step()
+    if state.recording is not None:
+        state.recording.steps.append(step)
 
 
 @contextmanager
@@ -64,16 +100,25 @@ def apply(name: str, *inputs: "Tensor", **params: Any) -> "Tensor":
     if name in VIEWS:
         y = Tensor(VIEWS[name](*arrays, **params), inputs[0].format)
     else:
-        data = np.asarray(COMPUTE[name](*arrays, **params))
-        y = Tensor(data, _format(name, inputs, params))
-        if state.steps is not None:
-            state.steps.append(partial(run_again, name, data, arrays, params))
+        y = Tensor(_compute(name, arrays, params), _format(name, inputs, params))
     if state.grad_enabled and any(t.requires_grad for t in inputs):
         from lcm.grad import RULES
 
         if name in RULES:
             y.record(RULES[name], inputs, params)
     return y
+
+
+def _compute(name: str, arrays: tuple[np.ndarray, ...], params: dict[str, Any]) -> np.ndarray:
+    data = np.asarray(COMPUTE[name](*arrays, **params))
+    if state.recording is None:
+        return data
+    kept = arrays[0] if name in IN_PLACE else empty(data.shape, data.dtype)
+    np.copyto(kept, data)
+    operands = tuple(without_hold(a) for a in arrays)
+    step = partial(run_again, name, without_hold(kept), operands, params)
+    state.recording.steps.append(step)
+    return kept
 
 
 def _format(name: str, inputs: "tuple[Tensor, ...]", params: dict[str, Any]) -> str:
@@ -166,7 +211,7 @@ class Tensor:
         return Tensor(self.data, self.format)
 
     def _forbid_while_recording(self, what: str) -> None:
-        if state.steps is not None:
+        if state.recording is not None:
             raise FormatError(
                 f"{what} while a program is being recorded: a value read now would be fixed for ever; "
                 "keep it in a tensor"

@@ -6,7 +6,7 @@ in cache, and once more in the backward pass instead of keeping what lies betwee
 """
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import cache, partial
 from typing import Any, Protocol, overload
 
@@ -14,11 +14,13 @@ import numpy as np
 
 from lcm import formats
 from lcm.grad import gradient
+from lcm.memory import without_hold
 from lcm.ops import split as splitting
 from lcm.ops.signature import Bound, Signature, Spec
-from lcm.tensor import Gradients, Tensor, enable_grad, no_grad, state
+from lcm.tensor import Gradients, Tensor, empty, enable_grad, no_grad, run, state
 
 Kernel = Callable[[dict[str, Any]], Callable[[], object]]
+Arrays = splitting.Arrays
 
 
 class Dispatcher(Protocol):
@@ -80,7 +82,7 @@ class Op:
 
     def run_kernel(self, kernel: Kernel, bound: Bound) -> Tensor:
         arguments = self.arguments(bound)
-        run(kernel(arguments))
+        run(kernel(_to_keep(arguments)))
         output = self.signature.output
         if output is None:
             return bound.tensors[self.signature.changed[0]]
@@ -100,8 +102,8 @@ class Op:
         output = self.signature.output
         assert output is not None
         arguments = self.arguments(bound)
-        arguments["out"] = np.ascontiguousarray(y.data).reshape(bound.flat_shape(output))
-        arguments["out_grad"] = np.ascontiguousarray(g.data).reshape(bound.flat_shape(output))
+        arguments["out"] = _dense(y, bound.flat_shape(output)).data
+        arguments["out_grad"] = _dense(g, bound.flat_shape(output)).data
         for name, spec in self.signature.arrays.items():
             if "f32" in spec.formats:
                 tensor = bound.tensors.get(name)
@@ -110,10 +112,7 @@ class Op:
         return arguments
 
     def _flat(self, bound: Bound, name: str, tensor: Tensor) -> Tensor:
-        shape = bound.flat_shape(self.signature.arrays[name])
-        if tensor.shape != shape or not tensor.data.flags.c_contiguous:
-            tensor = tensor.reshape(*shape)
-        return tensor
+        return _dense(tensor, bound.flat_shape(self.signature.arrays[name]))
 
     # With the body.
 
@@ -132,11 +131,12 @@ class Op:
         values = result if isinstance(result, tuple) else (result,)
         for name, value in zip(self.signature.changed, values, strict=True):
             if value.data is not flat[name].data:
-                run(partial(np.copyto, flat[name].data, value.data))
+                target, source = without_hold(flat[name].data), without_hold(value.data)
+                run(partial(np.copyto, target, source))
 
     def run_body(self, bound: Bound) -> Tensor:
         """The op by its definition."""
-        if not self.split or state.steps is not None:
+        if not self.split:
             return self.run_body_inline(bound)
         output = self.signature.output
         inputs = {n: self._flat(bound, n, t).data for n, t in bound.tensors.items()}
@@ -144,19 +144,27 @@ class Op:
             outputs = {n: inputs[n] for n in self.signature.changed}
         else:
             outputs = {"out": _empty(output, bound, like=next(iter(bound.tensors.values())))}
-        splitting.over_rows(
-            (self.name, *bound.scalars.items()),
-            lambda piece: self._piece(piece, bound),
-            inputs, outputs, self._in_rows(inputs), bound.sizes[self.split],
-        )  # fmt: skip
+        formats = {n: t.format for n, t in bound.tensors.items()}
+        body = partial(self._piece, formats=formats, scalars=bound.scalars)
+        self._run_split((self.name, *bound.scalars.items()), body, inputs, outputs, bound)
         if output is None:
             return bound.tensors[self.signature.changed[0]]
         return Tensor(outputs["out"].reshape(bound.shape(output)))
 
-    def _piece(self, piece: dict[str, np.ndarray], bound: Bound) -> dict[str, np.ndarray]:
-        flat = {n: Tensor(piece[n], t.format) for n, t in bound.tensors.items()}
+    def _run_split(
+        self, key: Hashable, body: splitting.Body, inputs: Arrays, outputs: Arrays, bound: Bound
+    ) -> None:
+        run(
+            partial(
+                splitting.over_rows, key, body, _to_keep(inputs), _to_keep(outputs),
+                self._in_rows(self.signature.arrays), bound.sizes[self.split],
+            )
+        )  # fmt: skip
+
+    def _piece(self, piece: Arrays, formats: dict[str, str], scalars: dict[str, Any]) -> Arrays:
+        flat = {n: Tensor(piece[n], format) for n, format in formats.items()}
         with no_grad(), np.errstate(all="ignore"):
-            result = self.body(**{n: flat.get(n) for n in self.signature.arrays}, **bound.scalars)
+            result = self.body(**{n: flat.get(n) for n in self.signature.arrays}, **scalars)
         names = self.signature.changed if self.signature.output is None else ("out",)
         results = result if isinstance(result, tuple) else (result,)
         return {n: r.data for n, r in zip(names, results, strict=True)}
@@ -202,30 +210,25 @@ class Op:
         assert output is not None
         wanted = tuple(n for n, t in bound.tensors.items() if t.requires_grad)
         inputs = {n: self._flat(bound, n, t).data for n, t in bound.tensors.items()}
-        in_rows = self._in_rows(inputs)
-        outputs = {f"{n}_grad": np.empty_like(inputs[n]) for n in wanted if n in in_rows}
-        inputs["out_grad"] = np.ascontiguousarray(g.data).reshape(bound.flat_shape(output))
-        sums = splitting.over_rows(
-            (f"{self.name}_grad", wanted, *bound.scalars.items()),
-            lambda piece: self._piece_gradient(piece, bound, wanted),
-            inputs, outputs, in_rows, bound.sizes[self.split],
-        )  # fmt: skip
-        found = outputs | sums
+        outputs = {f"{n}_grad": empty(inputs[n].shape, inputs[n].dtype) for n in wanted}
+        inputs["out_grad"] = _dense(g, bound.flat_shape(output)).data
+        formats = {n: t.format for n, t in bound.tensors.items()}
+        body = partial(self._piece_gradient, formats=formats, scalars=bound.scalars, wanted=wanted)
+        key = (f"{self.name}_grad", wanted, *bound.scalars.items())
+        self._run_split(key, body, inputs, outputs, bound)
         return tuple(
-            Tensor(found[f"{n}_grad"].reshape(t.shape)) if n in wanted else None
+            Tensor(outputs[f"{n}_grad"].reshape(t.shape)) if n in wanted else None
             for n, t in bound.tensors.items()
         )
 
     def _piece_gradient(
-        self, piece: dict[str, np.ndarray], bound: Bound, wanted: tuple[str, ...]
-    ) -> dict[str, np.ndarray]:
-        flat = {
-            n: Tensor(piece[n], t.format, requires_grad=n in wanted)
-            for n, t in bound.tensors.items()
-        }
+        self, piece: Arrays, formats: dict[str, str], scalars: dict[str, Any],
+        wanted: tuple[str, ...],
+    ) -> Arrays:  # fmt: skip
+        flat = {n: Tensor(piece[n], f, requires_grad=n in wanted) for n, f in formats.items()}
         with np.errstate(all="ignore"):
             with enable_grad():
-                y = self.body(**{n: flat.get(n) for n in self.signature.arrays}, **bound.scalars)
+                y = self.body(**{n: flat.get(n) for n in self.signature.arrays}, **scalars)
             parts = gradient(y, [flat[n] for n in wanted], Tensor(piece["out_grad"]))
         zeros = (Tensor(np.zeros_like(piece[n])) for n in wanted)
         return {
@@ -251,18 +254,23 @@ def op(
     return Op(body, split=split, where=where)
 
 
-def run(step: Callable[[], object]) -> None:
-    """Do it now, and again whenever the program being recorded, if there is one, runs."""
-    step()
-    if state.steps is not None:
-        state.steps.append(step)
-
-
 def _empty(spec: Spec, bound: Bound, like: Tensor | None = None) -> np.ndarray:
     dtype = formats.FORMATS[spec.formats[0]].storage
     if like is not None and like.format == "f64":
         dtype = like.data.dtype
-    return np.empty(bound.flat_shape(spec), dtype)
+    return empty(bound.flat_shape(spec), dtype)
+
+
+def _dense(t: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The same numbers in this shape, in C order."""
+    return t if t.shape == shape and t.data.flags.c_contiguous else t.reshape(*shape)
+
+
+def _to_keep(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What a program may hold of a call's arguments, so that its memory is used again."""
+    if state.recording is None:
+        return arguments
+    return {n: without_hold(v) if isinstance(v, np.ndarray) else v for n, v in arguments.items()}
 
 
 def _shadow(t: Tensor, remembered: bool) -> Tensor:

@@ -19,6 +19,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from lcm.program import Program, record
+from lcm.tensor import recording
 
 # Numbers of the widest array in one piece, 128 KiB of f32: a gradient's buffers then stay near the L2 cache,
 # and numpy's cost of about a microsecond a call small beside the call. Half and double were no faster.
@@ -42,24 +43,23 @@ _kept = _Kept()
 
 def over_rows(
     key: Hashable, body: Body, inputs: Arrays, outputs: Arrays, in_rows: set[str], rows: int
-) -> Arrays:
+) -> None:
     """Run the body over all rows: those named in `in_rows` are cut along their first axis.
 
-    Outputs in rows are written; each other output is the sum over the pieces, and is returned.
+    Outputs in rows are written; each other output is the sum over the pieces.
     """
     widest = max(a.size for n, a in inputs.items() if n in in_rows) // max(rows, 1)
     pieces = max(1, math.ceil(rows / max(1, PIECE // max(widest, 1))))
     step = max(1, math.ceil(rows / pieces))
-    sums: Arrays = {}
-    with _one_blas_thread():
+    with _one_blas_thread(), recording(None):
         for first in range(0, max(rows, 1), step):
             piece = _cut(inputs, in_rows, first, step)
             found = _replayed(key, body, piece) if pieces > 1 else body(piece)
             for name, target in _cut(outputs, in_rows, first, step).items():
-                np.copyto(target, found[name])
-            for name in found.keys() - outputs.keys():
-                sums[name] = sums[name] + found[name] if name in sums else found[name].copy()
-    return sums
+                if first and name not in in_rows:
+                    target += found[name]
+                else:
+                    np.copyto(target, found[name])
 
 
 def _cut(arrays: Arrays, in_rows: set[str], first: int, step: int) -> Arrays:
