@@ -22,7 +22,7 @@ LAYERS = (
     ("models",),
     ("generate",),
     ("train",),
-    ("serve", "bench", "testing"),
+    ("serve", "bench", "testing", "building"),
     ("cli",),
 )
 # The one import that goes up: a call of an op asks the dispatcher, by name and late.

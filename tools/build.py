@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PIP = (sys.executable, "-m", "pip", "--no-input")
 NOT_HERE = re.compile(r"cannot be built here: (.+)")
 MADE = shutil.ignore_patterns(
-    "build", "dist", "*.egg-info", "__pycache__", "tests", "training", ".*"
+    "build", "dist", "*.egg-info", "__pycache__", "tests", "training", "kernels.so", ".*"
 )
 
 

@@ -1,0 +1,147 @@
+"""What a backend's setup.py needs: C sources become a plain shared library inside the package.
+
+    from setuptools import setup
+    from lcm.building import commands
+
+    setup(cmdclass=commands("lcm_neon", "kernels.c", flags=["-march=armv8.2-a+dotprod"]))
+
+The library's name, and the processors that it is for, are those of the package's `lcm_backend.toml`.
+`pip install`, `pip install --editable` and `python -m build` do the rest; in a checkout,
+`python setup.py build_kernels --inplace` compiles anew. CC and CFLAGS are respected.
+"""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from setuptools import Command
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build import build
+from setuptools.errors import CompileError, PlatformError, SetupError
+
+import lcm
+from lcm.backend.manifest import Manifest, parse
+from lcm.errors import FileError
+from lcm.host.record import architecture
+
+# a * b + c may be one instruction, and sqrtf one too; all else, NaN and the order of sums, is as C has it.
+FLAGS = (
+    "-std=gnu11", "-O3", "-Wall", "-Wextra", "-fno-math-errno", "-ffp-contract=fast",
+    "-fPIC", "-shared", "-fvisibility=hidden", "-pthread",
+)  # fmt: skip
+
+
+def commands(package: str, *sources: str, flags: Sequence[str] = ()) -> dict[str, type[Command]]:
+    """The `cmdclass` of `setup`: building compiles the sources too, and the wheel is for one platform."""
+    options = {"package": package, "sources": sources, "flags": tuple(flags)}
+    kernels = type("build_kernels", (BuildKernels,), options)
+    return {"build": BuildAll, "build_kernels": kernels, "bdist_wheel": PlatformWheel}
+
+
+def compile_library(library: Path, sources: Sequence[str], flags: Sequence[str]) -> None:
+    """Put the new library in the place of an old one, at one stroke: a process may have that loaded."""
+    compiler = _compiler()
+    fresh = library.with_name(library.name + ".new")
+    options = [*FLAGS, f"-I{lcm.include_dir()}", *shlex.split(os.environ.get("CFLAGS", ""))]
+    command = [*compiler, *options, *flags, "-o", str(fresh), *sources, "-lm"]
+    print(shlex.join(command), flush=True)
+    if subprocess.run(command, check=False).returncode:
+        raise CompileError(f"{' '.join(sources)}: does not compile; the compiler's reason is above")
+    os.replace(fresh, library)
+
+
+def check_compiler(architectures: Sequence[str]) -> None:
+    """`cannot be built here: …`, unless the compiler makes code for one of these; for none is for any."""
+    command = [*_compiler(), "-dumpmachine"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        reason = f"no C compiler {command[0]!r}; install one, or set CC"
+        raise PlatformError(f"cannot be built here: {reason}") from None
+    machine = done.stdout.strip()
+    if architectures and architecture(machine.split("-")[0], bits=64) not in architectures:
+        needed, found = " or ".join(architectures), machine or "nothing"
+        reason = f"needs a C compiler for {needed}, {command[0]!r} is one for {found}"
+        raise PlatformError(f"cannot be built here: {reason}")
+
+
+def _compiler() -> list[str]:
+    return shlex.split(os.environ.get("CC", "")) or ["cc"]
+
+
+class BuildKernels(Command):
+    """Compile the sources into the library that the package's manifest names."""
+
+    description = "compile the kernels into the package"
+    user_options: ClassVar = [("inplace", "i", "put the library beside the Python files")]
+    boolean_options: ClassVar = ["inplace"]
+
+    package: str
+    sources: tuple[str, ...]
+    flags: tuple[str, ...]
+
+    editable_mode = False  # setuptools sets it for an editable installation
+
+    def initialize_options(self) -> None:
+        self.inplace = False
+        self.build_lib: Any = None
+
+    def finalize_options(self) -> None:
+        self.set_undefined_options("build_py", ("build_lib", "build_lib"))
+
+    def run(self) -> None:
+        check_compiler(self._manifest().arch)
+        built, beside = self._places()
+        library = beside if self.inplace or self.editable_mode else built
+        library.parent.mkdir(parents=True, exist_ok=True)
+        compile_library(library, self.sources, self.flags)
+
+    def get_source_files(self) -> list[str]:
+        """The sources, and the headers beside them."""
+        folders = sorted({Path(source).parent for source in self.sources})
+        return [*self.sources, *(str(path) for f in folders for path in sorted(f.glob("*.h")))]
+
+    def get_outputs(self) -> list[str]:
+        return [str(self._places()[0])]
+
+    def get_output_mapping(self) -> dict[str, str]:
+        built, beside = self._places()
+        return {str(built): str(beside)} if self.editable_mode else {}
+
+    def _places(self) -> tuple[Path, Path]:
+        """Where the library is built for a wheel, and where in the source tree."""
+        library = str(self._manifest().library)
+        return Path(self.build_lib, *self.package.split("."), library), self._folder() / library
+
+    def _manifest(self) -> Manifest:
+        path = self._folder() / "lcm_backend.toml"
+        try:
+            manifest = parse(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, FileError) as error:
+            raise SetupError(str(error)) from None
+        if manifest.library is None:
+            raise SetupError(f"{path}: names no 'library' for the kernels")
+        return manifest
+
+    def _folder(self) -> Path:
+        return Path(self.get_finalized_command("build_py").get_package_dir(self.package))
+
+
+class BuildAll(build):
+    """What setuptools builds, and the kernels."""
+
+    sub_commands: ClassVar = [*build.sub_commands, ("build_kernels", None)]
+
+
+class PlatformWheel(bdist_wheel):
+    """The library is for one platform, but for every Python: it knows nothing of Python."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.root_is_pure = False
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
