@@ -75,6 +75,9 @@ OPS = {
         lambda q, k, v: ops.attention(q, k, v, START, scale=0.5, window=2),
         normal(2, 3, 2, 4), normal(2, 5, 2, 4), normal(2, 5, 2, 4, seed=1),
     ),
+    "self_attention": (
+        lambda x: ops.self_attention(x, scale=0.5, window=2), normal(2, 4, 3, 2, 5),
+    ),
     "embedding": (lambda w: ops.embedding(w, Tensor(INDEX)), normal(3, 4)),
     "cross_entropy": (lambda x: ops.cross_entropy(x, TARGETS), normal(2, 3, 5)),
     "sum_squares": (ops.sum_squares, normal(3, 4)),
@@ -155,7 +158,9 @@ def test_every_op_with_an_output_has_a_case():
     assert {name.split()[0] for name in OPS} == expected
 
 
-@pytest.mark.parametrize("name", ["rms_norm", "gelu", "swiglu", "attention", "rope"])
+@pytest.mark.parametrize(
+    "name", ["rms_norm", "gelu", "swiglu", "attention", "self_attention", "rope"]
+)
 def test_gradient_in_pieces_equals_gradient_of_the_whole(name, monkeypatch):
     function, *inputs = OPS[name]
     whole = _gradients(function, inputs)

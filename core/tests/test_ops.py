@@ -136,6 +136,15 @@ def test_ops_take_no_rows_at_all(empty):
     assert ops.sum_squares(x).item() == 0
 
 
+@pytest.mark.parametrize("window", [0, 3])
+def test_self_attention_is_attention_of_the_parts_of_one_array(window):
+    qkv = f32(2, 5, 3, 4, 6)
+    q, k, v = (Tensor(np.ascontiguousarray(qkv.data[:, :, i])) for i in range(3))
+    of_parts = ops.attention(q, k, v, i32(0, 0), scale=0.4, window=window)
+    whole = ops.self_attention(qkv, scale=0.4, window=window)
+    assert np.array_equal(whole.data, of_parts.data)
+
+
 @pytest.mark.parametrize("format", ["bf16", "f16"])
 def test_linear_and_embedding_decode_half_weights(format):
     numbers = f32(5, 4).data

@@ -1,7 +1,7 @@
 """The ops: every one a definition with shapes, a formula, and a body that is its reference."""
 
 from lcm.ops.activation import gelu, silu, swiglu
-from lcm.ops.attention import attention, cache_write, rope
+from lcm.ops.attention import attention, cache_write, rope, self_attention
 from lcm.ops.embedding import embedding
 from lcm.ops.linear import linear, matmul
 from lcm.ops.loss import cross_entropy, sum_squares
@@ -11,6 +11,6 @@ from lcm.ops.optim import adamw_step, sgd_step
 
 __all__ = [
     "CATALOGUE", "Op", "adamw_step", "attention", "cache_write", "cross_entropy", "embedding", "gelu",
-    "layer_norm", "linear", "matmul", "rms_norm", "rope", "sgd_step", "silu", "softmax", "sum_squares",
-    "swiglu",
+    "layer_norm", "linear", "matmul", "rms_norm", "rope", "self_attention", "sgd_step", "silu", "softmax",
+    "sum_squares", "swiglu",
 ]  # fmt: skip

@@ -77,6 +77,26 @@ def attention(
     Heads h * g … h * g + g - 1 of q share head h of k and v (Ainslie et al., 2023). With a window, only the
     last `window` of those keys are seen; 0 is all. What k and v hold beyond must be finite.
     """
+    return _attention(q, k, v, start, scale, window)
+
+
+@op(split="batch", where=("three == 3",))
+def self_attention(
+    qkv: f32["batch rows three heads width"],
+    *,
+    scale: float,
+    window: int = 0,
+) -> f32["batch rows heads width"]:
+    """Attention of each sequence to itself, where one array holds queries, keys and values, in this order.
+
+    As `attention` of the three, with as many key heads as heads and a start of 0.
+    """
+    batch, rows, _, heads, width = qkv.shape
+    parts = (qkv.slice(2, i, i + 1).reshape(batch, rows, heads, width) for i in range(3))
+    return _attention(*parts, Tensor(np.zeros(batch, np.int32)), scale, window)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, start: Tensor, scale: float, window: int) -> Tensor:
     batch, rows, heads, width = q.shape
     _, capacity, kv_heads, _ = k.shape
     group = heads // kv_heads

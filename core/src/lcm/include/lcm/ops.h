@@ -335,6 +335,40 @@ typedef struct {
 } lcm_rope_grad_args;
 int32_t lcm_rope_grad(const lcm_rope_grad_args *);
 
+/* Attention of each sequence to itself, where one array holds queries, keys and values, in this order.
+
+   As `attention` of the three, with as many key heads as heads and a start of 0.
+   Needs three == 3. */
+typedef struct {
+  uint64_t size;  /* of this struct, as its caller knows it */
+  float *out;  /* [batch, rows, heads, width] */
+  const float *qkv;  /* [batch, rows, three, heads, width] */
+  int64_t batch;
+  int64_t rows;
+  int64_t three;
+  int64_t heads;
+  int64_t width;
+  float scale;
+  int64_t window;
+} lcm_self_attention_args;
+int32_t lcm_self_attention(const lcm_self_attention_args *);
+
+typedef struct {
+  uint64_t size;  /* of this struct, as its caller knows it */
+  float *qkv_grad;  /* [batch, rows, three, heads, width], or NULL */
+  const float *out_grad;  /* [batch, rows, heads, width] */
+  const float *out;  /* [batch, rows, heads, width] */
+  const float *qkv;  /* [batch, rows, three, heads, width] */
+  int64_t batch;
+  int64_t rows;
+  int64_t three;
+  int64_t heads;
+  int64_t width;
+  float scale;
+  int64_t window;
+} lcm_self_attention_grad_args;
+int32_t lcm_self_attention_grad(const lcm_self_attention_grad_args *);
+
 /* Gradient descent with momentum and decoupled weight decay; velocity = momentum * velocity + grad. */
 typedef struct {
   uint64_t size;  /* of this struct, as its caller knows it */
