@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lcm.errors import ShapeError
-from lcm.tensor import Gradients, Node, Rule, Tensor, enable_grad, no_grad
+from lcm.tensor import Gradients, Node, Rule, Tensor, enable_grad, no_grad, state
 
 
 def _unexpand(g: Tensor, like: Tensor) -> Tensor:
@@ -81,19 +81,40 @@ def gradient(
     """
     found = {id(t): t for t in targets}
     with enable_grad() if create_graph else no_grad():
-        sums = _walk(y, _seed(y, g), stop=found)
+        sums = _walk(_order(y, found), y, _seed(y, g))
     return tuple(sums.get(id(t)) for t in targets)
 
 
 def backward(y: Tensor) -> None:
-    """Add the gradient of the scalar y to `.grad` of every leaf; what y was made from is forgotten."""
+    """Add the gradient of the scalar y to `.grad` of every leaf; what y was made from is forgotten.
+
+    A leaf with a home finds its gradient there.
+    """
     order = _order(y, {})
     leaves = {id(t): t for x in order if x.node for t in x.node.inputs if _is_leaf(t)}
-    with no_grad():
-        sums = _walk(y, _seed(y, None), stop=leaves, forget=True)
-        for key, leaf in leaves.items():
-            if (total := sums.get(key)) is not None:
-                leaf.grad = total if leaf.grad is None else leaf.grad + total
+    state.homes = {i: t.home for i, t in leaves.items() if t.home is not None and t.grad is None}
+    try:
+        with no_grad():
+            sums = _walk(order, y, _seed(y, None), forget=True)
+            for key, leaf in leaves.items():
+                if (total := sums.pop(key, None)) is not None:
+                    leaf.grad = _settle(leaf, total)
+    finally:
+        state.homes = None
+
+
+def _settle(leaf: Tensor, total: Tensor) -> Tensor:
+    """The leaf's gradient with this one added."""
+    if leaf.grad is not None and leaf.grad.data is leaf.home:
+        leaf.grad.add_in_place(total)
+        return leaf.grad
+    total = total if leaf.grad is None else leaf.grad + total
+    if leaf.home is None:
+        return total
+    settled = Tensor(leaf.home)
+    if settled.address != total.address:
+        settled.copy_from(total)
+    return settled
 
 
 def _is_leaf(t: Tensor) -> bool:
@@ -108,7 +129,7 @@ def _seed(y: Tensor, g: Tensor | None) -> Tensor:
     return Tensor(np.ones(y.shape, y.data.dtype))
 
 
-def _order(y: Tensor, stop: dict[int, Tensor]) -> list[Tensor]:
+def _order(y: Tensor, stop: dict[int, Tensor]) -> deque[Tensor]:
     """Everything between y and the stops, each after what was made from it."""
     order: list[Tensor] = []
     seen: set[int] = set()
@@ -121,7 +142,7 @@ def _order(y: Tensor, stop: dict[int, Tensor]) -> list[Tensor]:
             seen.add(id(t))
             stack.append((t, True))
             stack.extend((i, False) for i in t.node.inputs if i.requires_grad)
-    return order[::-1]
+    return deque(reversed(order))
 
 
 def _parts(node: Node, g: Tensor, y: Tensor) -> Gradients:
@@ -133,11 +154,9 @@ def _parts(node: Node, g: Tensor, y: Tensor) -> Gradients:
     )
 
 
-def _walk(
-    y: Tensor, g: Tensor, stop: dict[int, Tensor], *, forget: bool = False
-) -> dict[int, Tensor]:
+def _walk(order: deque[Tensor], y: Tensor, g: Tensor, *, forget: bool = False) -> dict[int, Tensor]:
+    """The gradients of what the tensors in `order` were made from, by id; empties `order`."""
     sums = {id(y): g}
-    order = deque(_order(y, stop))
     while order:
         t = order.popleft()
         node = t.node

@@ -42,6 +42,7 @@ class Recording:
 class _State(threading.local):
     grad_enabled = True
     recording: Recording | None = None
+    homes: dict[int, np.ndarray] | None = None  # of leaves by id: free, in this backward pass
 
 
 state = _State()
@@ -62,6 +63,12 @@ def empty(shape: Shape, dtype: Any) -> np.ndarray:
     if state.recording is None:
         return np.empty(shape, dtype)
     return state.recording.arena.empty(shape, dtype)
+
+
+def gradient_array(of: "Tensor", shape: Shape, dtype: Any) -> np.ndarray:
+    """An array for a part of this tensor's gradient: its home, for the first part."""
+    home = state.homes.pop(id(of), None) if state.homes else None
+    return empty(shape, dtype) if home is None else home.reshape(shape)
 
 
 def run(step: Callable[[], object]) -> None:
@@ -136,7 +143,7 @@ class Tensor:
     broadcasting, made of explicit `expand`; nothing changes a tensor in place but the ops that say so.
     """
 
-    __slots__ = ("__weakref__", "data", "format", "grad", "node", "requires_grad")
+    __slots__ = ("__weakref__", "data", "format", "grad", "home", "node", "requires_grad")
     __array_priority__ = 100.0
 
     def __init__(
@@ -148,6 +155,7 @@ class Tensor:
         self.format = format or formats.format_of(self.data)
         self.requires_grad = requires_grad
         self.grad: Tensor | None = None
+        self.home: np.ndarray | None = None  # where its gradient is to lie, if somewhere
         self.node: Node | None = None
 
     def record(self, rule: Rule, inputs: tuple["Tensor", ...], params: dict[str, Any]) -> None:
@@ -372,6 +380,17 @@ class Tensor:
 
     def _axes(self, axes: Sequence[int]) -> tuple[int, ...]:
         return tuple(sorted(a % self.ndim for a in axes or (-1,)))
+
+    # In place, with no memory of it.
+
+    def copy_from(self, other: "Tensor") -> None:
+        """Take over the numbers of a tensor of the same shape."""
+        run(partial(np.copyto, without_hold(self.data), without_hold(other.data)))
+
+    def add_in_place(self, other: "Tensor") -> None:
+        """Add the numbers of a tensor of the same shape."""
+        mine = without_hold(self.data)
+        run(partial(np.add, mine, without_hold(other.data), out=mine))
 
     def backward(self) -> None:
         """Add the gradient of this scalar to `.grad` of every leaf tensor that requires one."""

@@ -17,7 +17,7 @@ from lcm.grad import gradient
 from lcm.memory import without_hold
 from lcm.ops import split as splitting
 from lcm.ops.signature import Bound, Signature, Spec
-from lcm.tensor import Gradients, Tensor, empty, enable_grad, no_grad, run, state
+from lcm.tensor import Gradients, Tensor, empty, enable_grad, gradient_array, no_grad, run, state
 
 Kernel = Callable[[dict[str, Any]], Callable[[], object]]
 Arrays = splitting.Arrays
@@ -107,8 +107,11 @@ class Op:
         for name, spec in self.signature.arrays.items():
             if "f32" in spec.formats:
                 tensor = bound.tensors.get(name)
-                wanted = tensor is not None and tensor.requires_grad
-                arguments[f"{name}_grad"] = _empty(spec, bound) if wanted else None
+                arguments[f"{name}_grad"] = (
+                    gradient_array(tensor, bound.flat_shape(spec), np.float32)
+                    if tensor is not None and tensor.requires_grad
+                    else None
+                )
         return arguments
 
     def _flat(self, bound: Bound, name: str, tensor: Tensor) -> Tensor:

@@ -7,20 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from lcm import models, ops
+from lcm import models
 from lcm.errors import TrainingError, UsageError
 from lcm.files.atomic import take_lock
 from lcm.generate.text_model import TextModel
 from lcm.nn import Model
-from lcm.tensor import Tensor
 from lcm.text.tokenizer import Tokenizer
 from lcm.train import checkpoint
 from lcm.train.dataset import Dataset
 from lcm.train.evaluation import Evaluation, evaluate
-from lcm.train.optimizers import gradient_norm, make
+from lcm.train.gradients import Gradients
+from lcm.train.optimizers import make
 from lcm.train.plan import Plan
 from lcm.train.schedule import learning_rate
-from lcm.train.split import IGNORE
 
 METRICS = "metrics.jsonl"
 SETTINGS = "train.json"
@@ -103,8 +102,8 @@ class Trainer:
         self.plan, self.run_folder, self.paths = plan, run, list(paths)
         self.state = State()
         model.train()
-        self._parameters = model.parameters()
-        self._optimizer = make(plan.optimizer, self._parameters, weight_decay=plan.weight_decay)
+        self._optimizer = make(plan.optimizer, model.parameters(), weight_decay=plan.weight_decay)
+        self._gradients = Gradients(model)
         self._byte_lengths = tokenizer.byte_lengths()
 
     def resume(self, path: Path) -> None:
@@ -175,7 +174,7 @@ class Trainer:
         plan, state = self.plan, self.state
         number = state.step + 1
         loss = sum(self._accumulate(part) for part in range(plan.accumulate)) / plan.accumulate
-        norm = gradient_norm(self._parameters) / plan.accumulate
+        norm = self._optimizer.gradient_norm() / plan.accumulate
         self._check(number, loss, norm)
         lr = learning_rate(
             number, steps=plan.steps, peak=plan.lr, warmup=plan.warmup, shape=plan.schedule,
@@ -197,9 +196,7 @@ class Trainer:
             self.state.position + part * self.plan.batch,
             batch=self.plan.batch, context=self.plan.context, seed=self.plan.seed,
         )  # fmt: skip
-        loss = ops.cross_entropy(self.model(Tensor(inputs)), Tensor(targets), ignore_index=IGNORE)
-        loss.backward()
-        return float(loss.item())
+        return self._gradients.add(inputs, targets)
 
     def _check(self, step: int, loss: float, norm: float) -> None:
         """`TrainingError` before a bad gradient reaches the parameters."""
@@ -214,8 +211,7 @@ class Trainer:
             what = f"the loss jumped to {loss:.2f}, from about {running:.2f}"
         else:
             return
-        for parameter in self._parameters.values():
-            parameter.grad = None
+        self._optimizer.clear()
         files = self.dataset.train.sources(
             self.state.position, self.plan.sequences, self.plan.context, self.plan.seed
         )

@@ -1,0 +1,64 @@
+"""The loss of a batch and its gradients, as programs: recorded for a shape once, and replayed ever after."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lcm import ops
+from lcm.errors import DataError
+from lcm.nn import Model
+from lcm.program import Program, record
+from lcm.tensor import Tensor
+from lcm.train.split import IGNORE
+
+
+class _Recorded(NamedTuple):
+    inputs: Tensor
+    targets: Tensor
+    program: Program[Tensor]  # the loss
+    gradients: dict[str, Tensor | None]
+
+
+class Gradients:
+    """What a model's parameters should change by; `model` must keep its parameters where they are."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._parameters = model.parameters()
+        self._recorded: dict[tuple[tuple[int, ...], bool], _Recorded] = {}
+
+    def add(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        """The mean loss of (B, T) ids; its gradients are added to every parameter's `.grad`."""
+        self._check(inputs, "inputs")
+        self._check(targets[targets != IGNORE], "targets")
+        more = any(p.grad is not None for p in self._parameters.values())
+        key = (inputs.shape, more)
+        if key not in self._recorded:
+            self._recorded[key] = self._record(inputs, targets)
+            return self._recorded[key].program.result.item()
+        recorded = self._recorded[key]
+        recorded.inputs.data[...], recorded.targets.data[...] = inputs, targets
+        loss = recorded.program().item()
+        for name, parameter in self._parameters.items():
+            parameter.grad = recorded.gradients[name]
+        return loss
+
+    def _check(self, ids: np.ndarray, what: str) -> None:
+        """A program does not look at ids again, and a kernel reads where they point."""
+        if ids.size and not (int(ids.min()) >= 0 and int(ids.max()) < self._model.vocabulary):
+            raise DataError(
+                f"{what}: ids reach from {ids.min()} to {ids.max()}; "
+                f"the model's are 0 … {self._model.vocabulary - 1}"
+            )
+
+    def _record(self, inputs: np.ndarray, targets: np.ndarray) -> _Recorded:
+        ids, wanted = Tensor(inputs.copy()), Tensor(targets.copy())
+
+        def loss() -> Tensor:
+            found = ops.cross_entropy(self._model(ids), wanted, ignore_index=IGNORE)
+            found.backward()
+            return found
+
+        program = record(loss, gradients=True)
+        gradients = {n: p.grad for n, p in self._parameters.items()}
+        return _Recorded(ids, wanted, program, gradients)
