@@ -125,7 +125,7 @@ def test_growth_keeps_what_the_cache_holds():
     written = []
     for layer in (0, 1):
         k, v = (Tensor(rng.standard_normal((2, 100, 3, 4)).astype(np.float32)) for _ in "kv")
-        cache.layer(layer).append(k, v)
+        cache.layer(layer).attention(k, k, v, scale=1.0)
         written.append((k.data, v.data))
     cache.advance(100)
     assert cache.reserve(28) is False

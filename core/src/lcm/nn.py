@@ -139,8 +139,13 @@ class LayerCache(Protocol):
 
     start: Tensor  # (B,) i32: how many positions each sequence already has
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Take in (B, T, K, Q) more of each; return all there are, (B, C, K, Q)."""
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0
+    ) -> Tensor:
+        """Take in T more keys and values (B, T, K, Q), and look at all: (B, T, H, Q), as q is."""
+
+    def self_attention(self, qkv: Tensor, *, scale: float) -> Tensor:
+        """The same for the three in one array, (B, T, 3, H, Q)."""
 
 
 class Cache(Protocol):
@@ -160,8 +165,13 @@ class NoCache:
     def layer(self, index: int) -> "NoCache":
         return self
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return k, v
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0
+    ) -> Tensor:
+        return ops.attention(q, k, v, self.start, scale=scale, window=window)
+
+    def self_attention(self, qkv: Tensor, *, scale: float) -> Tensor:
+        return ops.self_attention(qkv, scale=scale)
 
 
 class _Layer:
@@ -170,10 +180,17 @@ class _Layer:
         self.v = Tensor(np.zeros(shape, np.float32))
         self.start = start
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0
+    ) -> Tensor:
         ops.cache_write(self.k, k, self.start)
         ops.cache_write(self.v, v, self.start)
-        return self.k, self.v
+        return ops.attention(q, self.k, self.v, self.start, scale=scale, window=window)
+
+    def self_attention(self, qkv: Tensor, *, scale: float) -> Tensor:
+        batch, tokens, _, heads, width = qkv.shape
+        q, k, v = (qkv.slice(2, i, i + 1).reshape(batch, tokens, heads, width) for i in range(3))
+        return self.attention(q, k, v, scale=scale)
 
 
 class KVCache:

@@ -36,12 +36,9 @@ class Attention(Module):
         self._head = c.n_embd // c.n_head
 
     def __call__(self, x: Tensor, cache: LayerCache) -> Tensor:
-        qkv, width = self.c_attn(x), x.shape[-1]                                      # (B, T, 3 D)
-        q, k, v = (
-            qkv.slice(-1, i * width, (i + 1) * width).split_last(self._head)         # (B, T, H, Q)
-            for i in range(3)
-        )
-        y = ops.attention(q, *cache.append(k, v), cache.start, scale=self._head**-0.5)
+        batch, tokens, _ = x.shape
+        qkv = self.c_attn(x).reshape(batch, tokens, 3, -1, self._head)               # (B, T, 3, H, Q)
+        y = cache.self_attention(qkv, scale=self._head**-0.5)                        # (B, T, H, Q)
         return self.c_proj(y.join_last())                                            # (B, T, D)
 
 

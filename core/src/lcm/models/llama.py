@@ -60,9 +60,7 @@ class Attention(Module):
         q = ops.rope(self.q_proj(x).split_last(self._width), *self._rotary, cache.start)  # (B, T, H, Q)
         k = ops.rope(self.k_proj(x).split_last(self._width), *self._rotary, cache.start)  # (B, T, K, Q)
         v = self.v_proj(x).split_last(self._width)                                        # (B, T, K, Q)
-        y = ops.attention(
-            q, *cache.append(k, v), cache.start, scale=self._width**-0.5, window=self._window
-        )
+        y = cache.attention(q, k, v, scale=self._width**-0.5, window=self._window)        # (B, T, H, Q)
         return self.o_proj(y.join_last())                                                 # (B, T, D)
 
 
