@@ -2,10 +2,11 @@
 
 import json
 
+import pytest
 from click.testing import CliRunner
 from installing import install
 
-from lcm.backend import discovery
+from lcm.backend import discovery, plugins
 from lcm.cli.doctor import command
 
 
@@ -58,9 +59,22 @@ def test_the_report_names_threads_libraries_and_speed(site):
 
 
 def test_a_backend_that_is_not_installed_is_advised_with_the_exact_command(site, monkeypatch):
-    from lcm.backend import plugins
-
     monkeypatch.setattr(plugins, "installed", lambda: ())
     monkeypatch.setattr(discovery, "_offered", lambda: {"openblas": "lcm-openblas==0.1.0"})
     _, report = doctor()
     assert "this machine could use openblas: pip install 'lcm-openblas==0.1.0'" in report["advice"]
+
+
+@pytest.mark.parametrize(
+    ("host", "offered"),
+    [("x86-avx512", {"avx2", "avx512"}), ("x86-avx2", {"avx2"}), ("graviton2", set())],
+)
+def test_a_backend_named_for_an_instruction_set_is_offered_where_that_is(
+    site, monkeypatch, host, offered
+):
+    monkeypatch.setattr(plugins, "installed", lambda: ())
+    monkeypatch.setattr(
+        discovery, "_offered", lambda: {n: f"lcm-{n}" for n in ("avx2", "avx512", "blas")}
+    )
+    monkeypatch.setenv("LCM_HOST", host)
+    assert set(discovery.not_installed()) == offered | {"blas"}

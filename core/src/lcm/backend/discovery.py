@@ -16,7 +16,7 @@ from lcm.backend.opening import Opened
 from lcm.backend.plugins import Plugin
 from lcm.backend.verdict import Verdict, judge, verdict
 from lcm.errors import BackendError
-from lcm.host import Host, current
+from lcm.host import FEATURES, Host, current
 from lcm.host import probe as probe_host
 from lcm.packages import metadata
 
@@ -93,7 +93,14 @@ def retry(name: str) -> Verdict:
 def not_installed() -> dict[str, str]:
     """The backends that lcm offers for this kind of machine and that are not here: what pip calls them."""
     here = {plugin.name for plugin in plugins.installed()}
-    return {name: what for name, what in _offered().items() if name not in here}
+    offered = _offered().items()
+    return {name: what for name, what in offered if name not in here and _means_something(name)}
+
+
+def _means_something(name: str) -> bool:
+    """Whether the processor has what a backend is named for; most are named for no instruction set."""
+    family = [feature for feature in FEATURES if feature.startswith(name)]
+    return not family or any(current().has(feature) for feature in family)
 
 
 def is_here(host: Host) -> bool:

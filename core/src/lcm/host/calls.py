@@ -19,6 +19,20 @@ def sve_vector_length() -> int:
     return int(ctypes.CDLL(None).prctl(51, 0, 0, 0, 0))
 
 
+def usable_cpuid(leaf: int) -> tuple[int, ...]:
+    """The four words of a leaf of glibc's `x86_cpu_active`: what processor and kernel allow.
+
+    Nothing from a C library without it, such as a glibc before 2.33.
+    """
+    import ctypes
+
+    get = getattr(ctypes.CDLL(None), "__x86_get_cpuid_feature_leaf", None)
+    if get is None:
+        return ()
+    get.restype, get.argtypes = ctypes.POINTER(ctypes.c_uint32 * 8), [ctypes.c_uint]
+    return tuple(get(leaf).contents)[4:]
+
+
 def sysctl(name: str) -> int | str | None:
     """`sysctlbyname` of macOS: a number, a text, or None where there is no such name."""
     import ctypes

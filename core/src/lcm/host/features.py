@@ -20,6 +20,15 @@ X86_FEATURES = _names(
     avx512_bf16 avx512_fp16 avx10 amx_tile amx_int8 amx_bf16 amx_fp16 amx_complex
     """
 )
+# Those whose use ends a process where they are missing: leaf of glibc's cpuid, word (eax is 0), bit.
+X86_CPUID = {
+    "avx": (0, 2, 28), "f16c": (0, 2, 29), "fma": (0, 2, 12), "avx2": (1, 1, 5),
+    "avx512f": (1, 1, 16), "avx512dq": (1, 1, 17), "avx512ifma": (1, 1, 21),
+    "avx512cd": (1, 1, 28), "avx512bw": (1, 1, 30), "avx512vl": (1, 1, 31),
+    "avx512vbmi": (1, 2, 1), "avx512_vbmi2": (1, 2, 6), "vaes": (1, 2, 9),
+    "vpclmulqdq": (1, 2, 10), "avx512_vnni": (1, 2, 11), "avx512_bitalg": (1, 2, 12),
+    "avx512_vpopcntdq": (1, 2, 14), "avx512_bf16": (6, 0, 5),
+}  # fmt: skip
 # Bit by bit, from bit 0 on: <asm/hwcap.h> with the spelling of /proc/cpuinfo.
 HWCAP = _names(
     """

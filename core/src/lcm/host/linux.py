@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from lcm.host import calls
-from lcm.host.features import HWCAP, HWCAP2, X86_FEATURES
+from lcm.host.features import HWCAP, HWCAP2, X86_CPUID, X86_FEATURES
 from lcm.host.record import POINTER_BITS, Fact, Host, architecture
 
 _CPUS = "/sys/devices/system/cpu"
@@ -37,6 +37,7 @@ class LinuxReadings:
     hwcap2: int
     sve_vl: int  # the answer of prctl(PR_SVE_GET_VL): negative without SVE
     files: Mapping[str, str]
+    cpuid: tuple[tuple[int, ...], ...] = ()  # by leaf, what glibc says can be used, if it says so
 
     @classmethod
     def take(cls) -> "LinuxReadings":
@@ -53,6 +54,7 @@ class LinuxReadings:
             hwcap2=calls.auxiliary_value(26) if arm else 0,
             sve_vl=calls.sve_vector_length() if arm else -1,
             files={name: text for name in names if (text := _read(name))},
+            cpuid=tuple(map(calls.usable_cpuid, range(7))) if machine == "x86_64" else (),
         )
 
     def host(self) -> Host:
@@ -86,8 +88,14 @@ class LinuxReadings:
         if arch == "aarch64":
             source = f"getauxval: AT_HWCAP {self.hwcap:#x}, AT_HWCAP2 {self.hwcap2:#x}"
             return Fact(frozenset(_bits(HWCAP, self.hwcap) + _bits(HWCAP2, self.hwcap2)), source)
-        flags = next(iter(self._processors()), {}).get("flags", "")
-        return Fact(frozenset(flags.split()).intersection(X86_FEATURES), "/proc/cpuinfo flags")
+        flags = next(iter(self._processors()), {}).get("flags", "").split()
+        features = frozenset(flags).intersection(X86_FEATURES)
+        if not self.cpuid or not all(self.cpuid):
+            return Fact(features, "/proc/cpuinfo flags")
+        # Under an emulator the file may be that of the real machine, where cpuid is right.
+        places = X86_CPUID.items()
+        denied = {n for n, (leaf, word, bit) in places if not self.cpuid[leaf][word] >> bit & 1}
+        return Fact(features - denied, "/proc/cpuinfo flags that cpuid does not deny")
 
     def _processors(self) -> list[dict[str, str]]:
         stanzas = self.files.get("/proc/cpuinfo", "").strip().split("\n\n")
