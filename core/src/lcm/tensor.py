@@ -116,7 +116,17 @@ def apply(name: str, *inputs: "Tensor", **params: Any) -> "Tensor":
     return y
 
 
+# Primitives that are an op too: from two dense f32 arrays of one shape and the result's, the call of the op's
+# kernel; None where no backend has one.
+KERNELS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Callable[[], object] | None]] = {}
+LARGE = (
+    1 << 15
+)  # numbers: below, choosing a kernel costs more than it saves, unless it is for a program
+
+
 def _compute(name: str, arrays: tuple[np.ndarray, ...], params: dict[str, Any]) -> np.ndarray:
+    if name in KERNELS and (found := _by_kernel(name, *arrays)) is not None:
+        return found
     data = np.asarray(COMPUTE[name](*arrays, **params))
     if state.recording is None:
         return data
@@ -126,6 +136,19 @@ def _compute(name: str, arrays: tuple[np.ndarray, ...], params: dict[str, Any]) 
     step = partial(run_again, name, without_hold(kept), operands, params)
     state.recording.steps.append(step)
     return kept
+
+
+def _by_kernel(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
+    if state.recording is None and x.size < LARGE:
+        return None
+    if any(a.dtype != np.float32 or not a.flags.c_contiguous for a in (x, y)):
+        return None
+    out = empty(x.shape, x.dtype)
+    step = KERNELS[name](*(without_hold(a) for a in (x, y, out)))
+    if step is None:
+        return None
+    run(step)
+    return out
 
 
 def _format(name: str, inputs: "tuple[Tensor, ...]", params: dict[str, Any]) -> str:
@@ -389,8 +412,10 @@ class Tensor:
 
     def add_in_place(self, other: "Tensor") -> None:
         """Add the numbers of a tensor of the same shape."""
-        mine = without_hold(self.data)
-        run(partial(np.add, mine, without_hold(other.data), out=mine))
+        mine, part = without_hold(self.data), without_hold(other.data)
+        dense = mine.flags.c_contiguous and part.flags.c_contiguous
+        step = KERNELS["add"](mine, part, mine) if "add" in KERNELS and dense else None
+        run(step or partial(np.add, mine, part, out=mine))
 
     def backward(self) -> None:
         """Add the gradient of this scalar to `.grad` of every leaf tensor that requires one."""

@@ -2,6 +2,7 @@
 
 from lcm.ops.activation import gelu, silu, swiglu
 from lcm.ops.attention import attention, cache_write, rope, self_attention
+from lcm.ops.elementwise import add
 from lcm.ops.embedding import embedding
 from lcm.ops.linear import linear, matmul
 from lcm.ops.loss import cross_entropy, sum_squares
@@ -10,7 +11,7 @@ from lcm.ops.op import CATALOGUE, Op
 from lcm.ops.optim import adamw_step, sgd_step
 
 __all__ = [
-    "CATALOGUE", "Op", "adamw_step", "attention", "cache_write", "cross_entropy", "embedding", "gelu",
+    "CATALOGUE", "Op", "adamw_step", "add", "attention", "cache_write", "cross_entropy", "embedding", "gelu",
     "layer_norm", "linear", "matmul", "rms_norm", "rope", "self_attention", "sgd_step", "silu", "softmax",
     "sum_squares", "swiglu",
 ]  # fmt: skip

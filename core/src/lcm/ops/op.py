@@ -88,6 +88,14 @@ class Op:
             return bound.tensors[self.signature.changed[0]]
         return Tensor(arguments["out"].reshape(bound.shape(output)))
 
+    def step(self, *arrays: np.ndarray) -> Callable[[], object] | None:
+        """For an op of one size, no scalars: a kernel's call on f32 inputs and result, if there is one."""
+        names, (size,) = (*self.signature.arrays, "out"), self.signature.symbols
+        bound = Bound({}, {size: arrays[0].size}, {})
+        kernel = _dispatcher()(self, bound, self.name, None)
+        flat = (a.reshape(-1) for a in arrays)
+        return kernel and kernel(dict(zip(names, flat, strict=True)) | bound.sizes)
+
     def arguments(self, bound: Bound) -> dict[str, Any]:
         """What a kernel is given: C-ordered arrays by name, with `out` to be written; sizes; scalars."""
         arguments: dict[str, Any] = dict.fromkeys(self.signature.arrays)
