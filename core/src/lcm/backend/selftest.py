@@ -1,11 +1,16 @@
-"""A backend's self-test: every kernel that it has, on small cases, against the op's body."""
+"""A backend's self-test: every kernel that it has, on small cases, against the op's body.
+
+It runs before a backend is used for the first time, so it takes milliseconds; `lcm.testing` is thorough.
+"""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from lcm.backend.contract import Backend, Kernel
+from lcm.backend.guards import Guarded
 from lcm.errors import BackendError
 from lcm.grad import gradient
 from lcm.ops import CATALOGUE, Op
@@ -15,12 +20,14 @@ from lcm.tensor import Tensor, no_grad
 
 CASES = 4
 TOLERANCE = 1e-4  # of the largest number in the result, f32
+MOST = 1 << 16  # numbers in an array
 
 
 def check(backend: Backend) -> None:
-    """`BackendError` on the first kernel that is unknown, fails, or is wrong."""
+    """`BackendError` on the first kernel that is unknown, fails, is wrong, or writes where it must not."""
     for symbol, kernel in backend.kernels.items():
-        error = worst(symbol, kernel)
+        # Below a vector's length, and beyond it.
+        error = max(worst(symbol, kernel), worst(symbol, kernel, cases=2, largest=40))
         if not error <= TOLERANCE:
             raise BackendError(
                 f"{backend.name}: its {symbol} is wrong by {error:.1e} of the largest number "
@@ -29,17 +36,25 @@ def check(backend: Backend) -> None:
 
 
 def worst(symbol: str, kernel: Kernel, cases: int = CASES, largest: int = 9) -> float:
-    """The largest error over some cases of sizes up to `largest`, relative to the largest right number."""
+    """The largest error over some cases of sizes up to `largest`, relative to the largest right number.
+
+    `BackendError` where the kernel writes anything but its results.
+    """
     op, format, is_gradient = parse(symbol)
-    rng = np.random.default_rng(zlib.crc32(symbol.encode()))
+    rng = np.random.default_rng([zlib.crc32(symbol.encode()), largest])
     errors = [0.0]
     for i in range(cases):
         bound = case(
-            op, rng, shape=sizes(op, rng, largest), format=format, optional=i % 2 == 0,
-            requires_grad=is_gradient,
+            op, rng, shape=sizes(op, rng, largest, MOST), format=format, optional=i % 2 == 0,
+            requires_grad=is_gradient, varied=True,
         )  # fmt: skip
         compare = _gradients if is_gradient else _results
-        errors.extend(_error(want, got) for want, got in compare(op, bound, kernel))
+        wanted, arguments = compare(op, bound)
+        guarded = Guarded(arguments, wanted, blank(op, arguments), offset=i)
+        kernel(guarded.arguments)()
+        for trespass in guarded.trespasses():
+            raise BackendError(f"its {symbol} writes where it must not: {trespass}")
+        errors.extend(_error(want, guarded.arguments[name]) for name, want in wanted.items())
     return float(np.max(errors))  # which is not a number if one of them is not
 
 
@@ -54,35 +69,34 @@ def parse(symbol: str) -> tuple[Op, str, bool]:
     return op, format or "f32", symbol.endswith("_grad")
 
 
-def _results(op: Op, bound: Bound, kernel: Kernel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def blank(op: Op, arguments: Mapping[str, Any]) -> set[str]:
+    """The arrays among a kernel's arguments that hold nothing before the call."""
+    if "out_grad" not in arguments:
+        return {"out"} & arguments.keys()
+    names = {f"{name}_grad" for name in op.signature.arrays}
+    return {name for name in names if arguments.get(name) is not None}
+
+
+def _results(op: Op, bound: Bound) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The right results by name, and the arguments for a kernel that is to give them."""
+    arguments = op.arguments(bound)
     ours = Bound(
         {n: t.copy() for n, t in bound.tensors.items()}, bound.sizes, bound.scalars, bound.lead
     )
     with no_grad():
-        want = op.run_body(ours).data
-    arguments = op.arguments(bound)
-    names = op.signature.changed
+        out = op.run_body(ours).data
     if op.signature.output is not None:
-        names = ("out",)
-        arguments["out"].fill(
-            np.nan
-        )  # or what is not written would hold the right numbers of before
-    kernel(arguments)()
-    for name in names:
-        yield (want if name == "out" else ours.tensors[name].data), arguments[name]
+        return {"out": out}, arguments
+    return {name: ours.tensors[name].data for name in op.signature.changed}, arguments
 
 
-def _gradients(op: Op, bound: Bound, kernel: Kernel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _gradients(op: Op, bound: Bound) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     y = op.run_body_inline(bound)
     g = Tensor(np.cos(np.arange(y.size, dtype=np.float32)).reshape(y.shape))
-    wanted = [n for n, t in bound.tensors.items() if t.requires_grad]
-    arguments = op.gradient_arguments(bound, g, y)
-    for name in wanted:
-        arguments[f"{name}_grad"].fill(np.nan)
-    kernel(arguments)()
-    for name, want in zip(wanted, gradient(y, [bound.tensors[n] for n in wanted], g), strict=True):
-        if want is not None:
-            yield want.data, arguments[f"{name}_grad"]
+    names = [n for n, t in bound.tensors.items() if t.requires_grad]
+    found = gradient(y, [bound.tensors[n] for n in names], g)
+    wanted = {f"{n}_grad": t.data for n, t in zip(names, found, strict=True) if t is not None}
+    return wanted, op.gradient_arguments(bound, g, y)
 
 
 def _error(want: np.ndarray, got: np.ndarray) -> float:

@@ -1,6 +1,10 @@
 """Cases for any op, drawn from its signature: what self-tests, tuning and the conformance kit run."""
 
+import math
+import re
 from collections.abc import Mapping
+from functools import cache
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -10,35 +14,84 @@ from lcm.ops.op import Op
 from lcm.ops.signature import REQUIRED, Bound, Spec
 from lcm.tensor import Tensor
 
+# What a case's numbers may be like.
+NUMBERS = {
+    "normal": lambda rng, shape: rng.standard_normal(shape, np.float32),
+    # Sums of products of them are exact in f32, in whatever order they are added.
+    "whole": lambda rng, shape: rng.integers(-4, 5, shape).astype(np.float32),
+    # Eight decimal orders, where functions are flat, steep or saturated.
+    "wide": lambda rng, shape: (
+        rng.choice((-1.0, 1.0), shape) * 10.0 ** rng.uniform(-6, 2, shape)
+    ).astype(np.float32),
+    # Where a difference of large numbers, or exp of one, goes wrong.
+    "far": lambda rng, shape: rng.standard_normal(shape, np.float32) + np.float32(100),
+}
 
-def sizes(op: Op, rng: np.random.Generator, largest: int = 9) -> dict[str, int]:
-    """Random sizes from 1 up that fulfil the op's conditions."""
+# Scalars as they are in use, where random ones are too kind: 1 - beta2 is small there.
+USUAL: dict[str, dict[str, float | int]] = {
+    "adamw_step": {
+        "lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.1, "step": 1,
+    },
+    "sgd_step": {"lr": 1e-2, "momentum": 0.9, "weight_decay": 0.1},
+    "rms_norm": {"eps": 1e-6},
+    "layer_norm": {"eps": 1e-5},
+}  # fmt: skip
+
+
+def sizes(
+    op: Op, rng: np.random.Generator, largest: int = 9, most: int = 1 << 62
+) -> dict[str, int]:
+    """Random sizes from 1 up that fulfil the op's conditions; no array has more than `most` numbers."""
+    fixed = fixed_sizes(op)
     while True:
-        drawn = {s: int(rng.integers(1, largest + 1)) for s in op.signature.symbols}
-        if possible(op, drawn):
+        drawn = {s: int(rng.integers(1, largest + 1)) for s in op.signature.symbols} | fixed
+        if possible(op, drawn) and widest(op, drawn) <= most:
             return drawn
 
 
+def fixed_sizes(op: Op) -> dict[str, int]:
+    """The sizes that the op's conditions leave no choice of."""
+    found = (re.fullmatch(r"(\w+) == (\d+)", condition) for condition in op.signature.where)
+    return {match[1]: int(match[2]) for match in found if match}
+
+
 def possible(op: Op, drawn: Mapping[str, int]) -> bool:
-    """Whether arguments of these sizes exist."""
-    bounds = [s.bound for s in op.signature.arrays.values() if s.bound]
-    return all(eval(c, {}, dict(drawn)) for c in op.signature.where) and all(
-        eval(b, {}, dict(drawn)) > 0 for b in bounds
+    """Whether arguments of these sizes exist: no numbers need no bound, and 0 divides nothing."""
+    try:
+        fits = all(_value(condition, drawn) for condition in op.signature.where)
+    except ZeroDivisionError:
+        return False
+    return fits and all(
+        _value(spec.bound, drawn) > 0 or 0 in (drawn[s] for s in spec.symbols)
+        for spec in op.signature.arrays.values()
+        if spec.bound
     )
 
 
-def scalars(op: Op, rng: np.random.Generator) -> dict[str, Any]:
-    """Random scalars; a default is kept, but for switches."""
+def widest(op: Op, drawn: Mapping[str, int]) -> int:
+    """How many numbers the largest array has."""
+    output = op.signature.output
+    specs = [*op.signature.arrays.values(), *([output] if output else [])]
+    return max(math.prod(drawn[s] for s in spec.symbols) for spec in specs)
+
+
+def scalars(op: Op, rng: np.random.Generator, *, varied: bool = False) -> dict[str, Any]:
+    """Random scalars; a default is kept, but for switches, unless they are to be `varied`."""
+    usual = USUAL.get(op.name, {}) if varied and rng.integers(2) else {}
     values: dict[str, Any] = {}
     for name, scalar in op.signature.scalars.items():
         if scalar.type is bool:
             values[name] = bool(rng.integers(2))
-        elif scalar.default is not REQUIRED:
+        elif name in usual:
+            values[name] = usual[name]
+        elif scalar.default is not REQUIRED and not (varied and rng.integers(2)):
             values[name] = scalar.default
         elif scalar.type is float:
-            values[name] = float(np.float32(rng.uniform(0.01, 0.5)))
+            values[name] = rng.uniform(0.01, 0.5)
         else:
             values[name] = int(rng.integers(1, 5))
+        if scalar.type is float:
+            values[name] = float(np.float32(values[name]))  # as a kernel is given it
     return values
 
 
@@ -50,26 +103,46 @@ def case(
     format: str = "f32",
     optional: bool = True,
     requires_grad: bool = False,
+    numbers: str = "normal",
+    varied: bool = False,
 ) -> Bound:
-    """Random arguments of the shape given, checked; `format` is that of the op's weights."""
+    """Random arguments of the shape given, checked; `format` is that of the op's weights.
+
+    `numbers` is a key of `NUMBERS`; `varied` draws what has a default too, and ids that are to be ignored.
+    """
     shape = shape or sizes(op, rng)
+    values = scalars(op, rng, varied=varied)
     tensors = {
-        name: _tensor(spec, shape, format, rng)
+        name: _tensor(spec, shape, format, rng, numbers)
         for name, spec in op.signature.arrays.items()
         if optional or not spec.optional
     }
-    for tensor in tensors.values():
+    for name, tensor in tensors.items():
         tensor.requires_grad = requires_grad and tensor.format == "f32"
-    return op.signature.bind(**tensors, **scalars(op, rng))
+        ignored = op.signature.arrays[name].except_scalar
+        if varied and ignored:
+            tensor.data[rng.integers(0, 4, tensor.shape) == 0] = values[ignored]
+    return op.signature.bind(**tensors, **values)
 
 
-def _tensor(spec: Spec, shape: Mapping[str, int], format: str, rng: np.random.Generator) -> Tensor:
+def _tensor(
+    spec: Spec, shape: Mapping[str, int], format: str, rng: np.random.Generator, numbers: str
+) -> Tensor:
     full = tuple(shape[symbol] for symbol in spec.symbols)
     if spec.bound:
-        limit = eval(spec.bound, {}, dict(shape))
+        limit = max(1, _value(spec.bound, shape))
         return Tensor(rng.integers(0, limit, full).astype(np.int32))
-    numbers = rng.standard_normal(full, np.float32)
+    drawn = NUMBERS[numbers](rng, full)
     if spec.nonnegative:
-        numbers = np.abs(numbers)
+        drawn = np.abs(drawn)
     chosen = format if format in spec.formats else spec.formats[0]
-    return Tensor(formats.encode(numbers, chosen), chosen)
+    return Tensor(formats.encode(drawn, chosen), chosen)
+
+
+def _value(expression: str, sizes: Mapping[str, int]) -> Any:
+    return eval(_compiled(expression), {}, dict(sizes))
+
+
+@cache
+def _compiled(expression: str) -> CodeType:
+    return compile(expression, expression, "eval")
