@@ -35,6 +35,18 @@ static inline vf vf_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m25
 #define vf_sqrt vf_sqrt
 static inline vf vf_sqrt(vf x) { return (vf)_mm256_sqrt_ps((__m256)x); } /* vsqrtps */
 
+#define vf_zip_low vf_zip_low
+static inline vf vf_zip_low(vf a, vf b) { /* vunpcklps, vunpckhps, vinsertf128 */
+  const __m256 even = _mm256_unpacklo_ps((__m256)a, (__m256)b), odd = _mm256_unpackhi_ps((__m256)a, (__m256)b);
+  return (vf)_mm256_permute2f128_ps(even, odd, 0x20);
+}
+
+#define vf_zip_high vf_zip_high
+static inline vf vf_zip_high(vf a, vf b) { /* vunpcklps, vunpckhps, vperm2f128 */
+  const __m256 even = _mm256_unpacklo_ps((__m256)a, (__m256)b), odd = _mm256_unpackhi_ps((__m256)a, (__m256)b);
+  return (vf)_mm256_permute2f128_ps(even, odd, 0x31);
+}
+
 #define vf_from_bf16 vf_from_bf16
 static inline vf vf_from_bf16(const uint16_t *p) { /* vpmovzxwd, vpslld */
   const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));

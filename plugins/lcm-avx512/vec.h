@@ -30,6 +30,21 @@ static inline vf vf_sqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); } /* vsqr
 #define vf_scale vf_scale
 static inline vf vf_scale(vf x, vf n) { return (vf)_mm512_scalef_ps((__m512)x, (__m512)n); } /* vscalefps */
 
+static inline __m512i zip_order(int first) { /* of 32 numbers: first, 16 + first, first + 1, … */
+  const __m512i pairs = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  return _mm512_add_epi32(pairs, _mm512_set1_epi32(first));
+}
+
+#define vf_zip_low vf_zip_low
+static inline vf vf_zip_low(vf a, vf b) { /* vpermt2ps */
+  return (vf)_mm512_permutex2var_ps((__m512)a, zip_order(0), (__m512)b);
+}
+
+#define vf_zip_high vf_zip_high
+static inline vf vf_zip_high(vf a, vf b) { /* vpermt2ps */
+  return (vf)_mm512_permutex2var_ps((__m512)a, zip_order(8), (__m512)b);
+}
+
 #define vf_from_bf16 vf_from_bf16
 static inline vf vf_from_bf16(const uint16_t *p) { /* vpmovzxwd, vpslld */
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));

@@ -11,6 +11,9 @@
 #include <lcm/simd/vector.h>      /* the vocabulary: loads, stores, tails, reductions */
 #include <lcm/simd/functions.h>   /* exp, log, tanh, erf, sigmoid on vectors */
 #include <lcm/simd/threads.h>     /* work in pieces, by a pool of threads */
+#include <lcm/simd/tile.h>        /* the matrix product's tile in registers, and panels for it */
+#include <lcm/simd/gemm.h>        /* the matrix product: in blocks for the caches, in pieces for the threads */
+#include <lcm/simd/linear.h>      /* linear, matmul and their gradients */
 #include <lcm/simd/limits.h>      /* the best that this machine can do, to compare kernels with */
 
 EXPORT int32_t lcm_abi(void) { return LCM_ABI; }

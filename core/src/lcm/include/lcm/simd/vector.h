@@ -79,6 +79,38 @@ static inline float vf_largest(vf x) {
 }
 #endif
 
+/* a0 b0 a1 b1 … of the lower halves, and of the upper ones: together all numbers of both. */
+#ifndef vf_zip_low
+static inline vf vf_zip_low(vf a, vf b) {
+  vf x;
+  for (int i = 0; i < LANES; i++) x[i] = (i % 2 ? b : a)[i / 2];
+  return x;
+}
+#endif
+
+#ifndef vf_zip_high
+static inline vf vf_zip_high(vf a, vf b) {
+  vf x;
+  for (int i = 0; i < LANES; i++) x[i] = (i % 2 ? b : a)[LANES / 2 + i / 2];
+  return x;
+}
+#endif
+
+/* x[i][j] and x[j][i] change places: rows i and i + LANES / 2 are zipped, as often as halves LANES. */
+static inline void vf_transpose(vf x[LANES]) {
+  vf zipped[LANES];
+#pragma GCC unroll 8
+  for (int half = LANES / 2; half; half /= 2) {
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES / 2; i++) {
+      zipped[2 * i] = vf_zip_low(x[i], x[i + LANES / 2]);
+      zipped[2 * i + 1] = vf_zip_high(x[i], x[i + LANES / 2]);
+    }
+#pragma GCC unroll 32
+    for (int i = 0; i < LANES; i++) x[i] = zipped[i];
+  }
+}
+
 /* LANES numbers of bf16, the upper half of an f32. */
 #ifndef vf_from_bf16
 static inline vf vf_from_bf16(const uint16_t *p) {
