@@ -13,7 +13,7 @@ from typing import Any
 from lcm import host
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("lcm", "lcm-openblas", "scipy-openblas32", "numpy", "torch", "transformers")
+PACKAGES = ("lcm", "lcm-openblas", "lcm-avx2", "lcm-avx512", "scipy-openblas32", "numpy", "torch", "transformers")
 
 
 def append(name: str, result: dict[str, Any]) -> None:

@@ -1,73 +1,83 @@
-"""Training speed against PyTorch: tokens per second of a small GPT-2, each in processes of its own, in turn.
+"""Training speed against PyTorch: a small GPT-2, each in processes of its own, in turn.
 
     pip install torch transformers
-    python benchmarks/train_vs_torch.py
+    python benchmarks/train_vs_torch.py --shape 6x384
+    python benchmarks/train_vs_torch.py --shape 4x128
 
-The model has nanoGPT's small shape: 6 layers, 384 wide, 6 heads, context 256, batch 12, 65 tokens, f32, AdamW.
-lcm runs on `--backend` (openblas), torch eagerly with transformers' GPT2LMHeadModel, without dropout. A step
-is a batch, its gradients, and AdamW; its time is the median of a process's steps, the result is the median
-of the processes.
+`6x384` has nanoGPT's small shape: 6 layers, 384 wide, 6 heads, context 256; `4x128` has 4 layers, 128 wide, 4 heads,
+context 64. Both have 65 tokens of vocabulary, a batch of 12, f32, AdamW. PyTorch runs transformers' GPT2LMHeadModel,
+without dropout, eagerly and by `torch.compile`. All begin from the same weights and see the same batches, and must
+have the same losses. A step is a batch, its gradients, and AdamW; its time is the median of a process's steps, the
+result is the median of the processes. Also: from the process's start to the end of its first step, and peak memory.
 """
 
 import argparse
 import json
+import os
+import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import record
 
-from lcm import host
-
-SHAPE = {"model_type": "gpt2", "vocab_size": 65, "n_positions": 256, "n_embd": 384, "n_layer": 6,
-         "n_head": 6}  # fmt: skip
-CONTEXT, BATCH = 256, 12
-WARMUP = 2  # steps: memory is touched, kernels are chosen
+SHAPES = {
+    "6x384": {"n_positions": 256, "n_embd": 384, "n_layer": 6, "n_head": 6},
+    "4x128": {"n_positions": 64, "n_embd": 128, "n_layer": 4, "n_head": 4},
+}
+GELU = {"activation_function": "gelu_pytorch_tanh"}  # the one that PyTorch has a kernel for
+VOCABULARY, BATCH = 65, 12
+WARMUP = 3  # steps: memory is touched, kernels are chosen, programs are compiled
 BETAS, DECAY, RATE = (0.9, 0.95), 0.1, 1e-3
 Step = Callable[[np.ndarray, np.ndarray], float]
 
 
-def lcm_step(backend: str) -> Step:
-    from lcm import models, ops
+def lcm_step(folder: str, backend: str) -> Step:
+    from lcm import models
     from lcm.backend.dispatch import use_backend
-    from lcm.tensor import Tensor
+    from lcm.train.gradients import Gradients
     from lcm.train.optimizers import AdamW
 
-    model = models.fresh(SHAPE, seed=0)
+    model = models.load(folder)
     model.train()
     adamw = AdamW(model.parameters(), weight_decay=DECAY, beta1=BETAS[0], beta2=BETAS[1])
+    gradients = Gradients(model)
 
     def step(inputs: np.ndarray, targets: np.ndarray) -> float:
-        with use_backend(backend):
-            loss = ops.cross_entropy(model(Tensor(inputs)), Tensor(targets))
-            loss.backward()
+        with use_backend(backend) if backend != "auto" else nullcontext():
+            loss = gradients.add(inputs, targets)
             adamw.step(lr=RATE)
-        return loss.item()
+        return loss
 
     return step
 
 
-def torch_step() -> Step:
+def torch_step(folder: str, compiled: bool) -> Step:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    torch.set_num_threads(host.current().threads())
-    values = {k: v for k, v in SHAPE.items() if k != "model_type"}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **values)).eval()
+    torch.set_num_threads(int(os.environ.get("LCM_THREADS") or len(os.sched_getaffinity(0))))
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
     groups = [
         {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": DECAY},
         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=RATE, betas=BETAS)
 
+    def loss_of(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        logits = model(inputs, use_cache=False).logits
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    if compiled:
+        loss_of = torch.compile(loss_of)
+
     def step(inputs: np.ndarray, targets: np.ndarray) -> float:
-        logits = model(torch.from_numpy(inputs).long()).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), torch.from_numpy(targets).long().flatten()
-        )
+        loss = loss_of(torch.from_numpy(inputs).long(), torch.from_numpy(targets).long())
         adamw.zero_grad()
         loss.backward()
         adamw.step()
@@ -76,53 +86,88 @@ def torch_step() -> Step:
     return step
 
 
-def work(name: str, backend: str, steps: int) -> None:
-    """In a process of its own: print the median time of a step."""
-    step = lcm_step(backend) if name == "lcm" else torch_step()
+def work(name: str, options: argparse.Namespace) -> None:
+    """In a process of its own: print what its steps took."""
+    step = (
+        lcm_step(options.folder, options.backend)
+        if name == "lcm"
+        else torch_step(options.folder, compiled=name == "compile")
+    )
     rng = np.random.default_rng(0)
-    seconds = []
-    for _ in range(WARMUP + steps):
-        text = rng.integers(0, SHAPE["vocab_size"], (BATCH, CONTEXT + 1)).astype(np.int32)
+    context = SHAPES[options.shape]["n_positions"]
+    seconds, losses, first = [], [], 0.0
+    for i in range(WARMUP + options.steps):
+        text = rng.integers(0, VOCABULARY, (BATCH, context + 1)).astype(np.int32)
         started = time.perf_counter()
-        step(text[:, :-1].copy(), text[:, 1:].copy())
+        losses.append(step(text[:, :-1].copy(), text[:, 1:].copy()))
         seconds.append(time.perf_counter() - started)
-    print(json.dumps(statistics.median(seconds[WARMUP:])))
+        if i == 0:
+            first = time.time() - options.started
+    print(json.dumps({
+        "tokens_per_second": BATCH * context / statistics.median(seconds[WARMUP:]),
+        "first_step_seconds": first,
+        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "losses": losses[:10],
+    }))  # fmt: skip
 
 
-def measure(name: str, options: argparse.Namespace) -> float:
-    """Tokens per second of one process."""
-    command = [sys.executable, "-W", "ignore", __file__, "--worker", name, "--backend", options.backend,
-               "--steps", str(options.steps)]  # fmt: skip
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
-    return BATCH * CONTEXT / float(found.stdout.splitlines()[-1])
+def measure(name: str, folder: str, options: argparse.Namespace) -> dict[str, object]:
+    command = [sys.executable, "-W", "ignore", __file__, "--worker", name, "--folder", folder,
+               "--backend", options.backend, "--steps", str(options.steps), "--shape", options.shape,
+               "--started", str(time.time())]  # fmt: skip
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(found.stdout.splitlines()[-1]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backend", default="openblas", help="where lcm runs")
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="6x384")
+    parser.add_argument("--backend", default="auto", help="where lcm runs; auto is as it comes")
+    parser.add_argument("--peers", default="eager,compile", help="which of PyTorch's ways, or none")
     parser.add_argument("--rounds", type=int, default=5, help="processes of each")
     parser.add_argument("--steps", type=int, default=8, help="timed steps in each")
-    parser.add_argument("--note", default="", help="recorded with the result, such as: busy machine")
-    parser.add_argument("--worker", choices=("lcm", "torch"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--note", default="", help="recorded with the result, such as: busy machine"
+    )
+    for hidden in ("--worker", "--folder"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.backend, options.steps)
+        work(options.worker, options)
         return
-    speeds: dict[str, list[float]] = {"lcm": [], "torch": []}
-    for _ in range(options.rounds):
-        for name, found in speeds.items():
-            found.append(measure(name, options))
-            print(f"{name}: {found[-1]:.0f} tokens/s", file=sys.stderr)
-    medians = {name: statistics.median(found) for name, found in speeds.items()}
-    ratio = medians["lcm"] / medians["torch"]
+    from lcm import models
+
+    found: dict[str, list] = {n: [] for n in ("lcm", *filter(None, options.peers.split(",")))}
+    with tempfile.TemporaryDirectory() as folder:
+        config = {"model_type": "gpt2", "vocab_size": VOCABULARY, **GELU, **SHAPES[options.shape]}
+        models.save(models.fresh(config, seed=0), folder)
+        for _ in range(options.rounds):
+            for name, results in found.items():
+                results.append(measure(name, folder, options))
+                print(f"{name}: {results[-1]['tokens_per_second']:.0f} tokens/s", file=sys.stderr)
+    keys = ("tokens_per_second", "first_step_seconds", "peak_megabytes")
+    medians = {n: {k: statistics.median(r[k] for r in rs) for k in keys} for n, rs in found.items()}
+    ours = found["lcm"][0]["losses"]
+    apart = max(
+
+            float(np.max(np.abs(np.subtract(r["losses"], ours)) / ours))
+            for rs in found.values()
+            for r in rs
+
+    )
+    ratios = {n: medians["lcm"]["tokens_per_second"] / m["tokens_per_second"]
+              for n, m in medians.items() if n != "lcm"}  # fmt: skip
     record.append("train_vs_torch", {
-        "backend": options.backend, "tokens_per_second": speeds, "median": medians,
-        "ratio": ratio, "note": options.note,
+        "shape": options.shape, "backend": options.backend, "median": medians, "ratios": ratios,
+        "losses_apart": apart, "note": options.note, "found": found,
     })  # fmt: skip
-    rows = [(name, f"{medians[name]:.0f}", f"{min(found):.0f} … {max(found):.0f}")
-            for name, found in speeds.items()]  # fmt: skip
-    print(record.table(("who", "tokens/s, median", "range"), *rows))
-    print(f"\nlcm / torch = {ratio:.3f}")
+    rows = [(n, f"{m['tokens_per_second']:.0f}", f"{m['first_step_seconds']:.1f}", f"{m['peak_megabytes']:.0f}")
+            for n, m in medians.items()]  # fmt: skip
+    print(record.table(("who", "tokens/s", "first step after, s", "peak MB"), *rows))
+    for name, ratio in ratios.items():
+        print(f"\nlcm / {name} = {ratio:.3f}")
+    print(f"\nlosses at most {apart:.1e} apart")
 
 
 if __name__ == "__main__":
