@@ -2,6 +2,6 @@
 
 from setuptools import setup
 
-from lcm.building import commands
+from lcm.building import kernels
 
-setup(cmdclass=commands("lcm_example", "kernels.c"))
+setup(**kernels("lcm_example", "kernels.c"))

@@ -2,6 +2,6 @@
 
 from setuptools import setup
 
-from lcm.building import commands
+from lcm.building import kernels
 
-setup(cmdclass=commands("lcm_avx2", "kernels.c", flags=["-mavx2", "-mfma", "-mf16c"]))
+setup(**kernels("lcm_avx2", "kernels.c", flags=["-mavx2", "-mfma", "-mf16c"]))

@@ -2,8 +2,8 @@
 
 from setuptools import setup
 
-from lcm.building import commands
+from lcm.building import kernels
 
 FLAGS = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512"
 
-setup(cmdclass=commands("lcm_avx512", "kernels.c", flags=FLAGS.split()))
+setup(**kernels("lcm_avx512", "kernels.c", flags=FLAGS.split()))

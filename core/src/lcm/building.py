@@ -1,9 +1,9 @@
 """What a backend's setup.py needs: C sources become a plain shared library inside the package.
 
     from setuptools import setup
-    from lcm.building import commands
+    from lcm.building import kernels
 
-    setup(cmdclass=commands("lcm_neon", "kernels.c", flags=["-march=armv8.2-a+dotprod"]))
+    setup(**kernels("lcm_neon", "kernels.c", flags=["-march=armv8.2-a+dotprod"]))
 
 The library's name, and the processors that it is for, are those of the package's `lcm_backend.toml`.
 `pip install`, `pip install --editable` and `python -m build` do the rest; in a checkout,
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from setuptools import Command
+from setuptools import Command, Distribution
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 from setuptools.errors import CompileError, PlatformError, SetupError
@@ -34,11 +34,12 @@ FLAGS = (
 )  # fmt: skip
 
 
-def commands(package: str, *sources: str, flags: Sequence[str] = ()) -> dict[str, type[Command]]:
-    """The `cmdclass` of `setup`: building compiles the sources too, and the wheel is for one platform."""
+def kernels(package: str, *sources: str, flags: Sequence[str] = ()) -> dict[str, Any]:
+    """Arguments for `setup`: building compiles the sources, with flags of their own, into the package."""
     options = {"package": package, "sources": sources, "flags": tuple(flags)}
-    kernels = type("build_kernels", (BuildKernels,), options)
-    return {"build": BuildAll, "build_kernels": kernels, "bdist_wheel": PlatformWheel}
+    command = type("build_kernels", (BuildKernels,), options)
+    commands = {"build": BuildAll, "build_kernels": command, "bdist_wheel": WheelForAnyPython}
+    return {"cmdclass": commands, "distclass": ForOnePlatform}
 
 
 def compile_library(library: Path, sources: Sequence[str], flags: Sequence[str]) -> None:
@@ -136,12 +137,15 @@ class BuildAll(build):
     sub_commands: ClassVar = [*build.sub_commands, ("build_kernels", None)]
 
 
-class PlatformWheel(bdist_wheel):
-    """The library is for one platform, but for every Python: it knows nothing of Python."""
+class ForOnePlatform(Distribution):
+    """A distribution that is not the same everywhere."""
 
-    def finalize_options(self) -> None:
-        super().finalize_options()
-        self.root_is_pure = False
+    def has_ext_modules(self) -> bool:
+        return True  # which is how setuptools asks
+
+
+class WheelForAnyPython(bdist_wheel):
+    """The library is for one platform, but for every Python: it knows nothing of Python."""
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", super().get_tag()[2]
