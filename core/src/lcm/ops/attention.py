@@ -13,7 +13,11 @@ from lcm.ops.signature import f32, i32, inout
 from lcm.tensor import Tensor, arange, concat
 
 
-@op(split="batch", where=("2 * half <= width",))
+@op(
+    split="batch",
+    where=("2 * half <= width",),
+    touched={"cos": "rows * half", "sin": "rows * half"},
+)
 def rope(
     x: f32["batch rows heads width"],
     cos: f32["positions half"],
@@ -46,7 +50,7 @@ def rope(
     return concat([turned, rest], axis=-1)
 
 
-@op
+@op(touched={"cache": "batch * rows * heads * width"})
 def cache_write(
     cache: inout(f32["batch capacity heads width"]),
     x: f32["batch rows heads width"],
@@ -62,7 +66,11 @@ def cache_write(
     return cache
 
 
-@op(split="batch", where=("heads % kv_heads == 0",))
+@op(
+    split="batch",
+    where=("heads % kv_heads == 0",),
+    flops="2 * batch * heads * width * rows * (2 * capacity - rows + 1)",  # with a full cache
+)
 def attention(
     q: f32["batch rows heads width"],
     k: f32["batch capacity kv_heads width"],
@@ -80,7 +88,11 @@ def attention(
     return _attention(q, k, v, start, scale, window)
 
 
-@op(split="batch", where=("three == 3",))
+@op(
+    split="batch",
+    where=("three == 3",),
+    flops="2 * batch * heads * width * rows * (rows + 1)",
+)
 def self_attention(
     qkv: f32["batch rows three heads width"],
     *,

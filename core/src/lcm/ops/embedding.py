@@ -4,7 +4,7 @@ from lcm.ops.op import op
 from lcm.ops.signature import f32, i32, weights
 
 
-@op
+@op(touched={"weight": "rows * width"})
 def embedding(
     weight: weights["vocabulary width"], ids: i32["*rows"].below("vocabulary")
 ) -> f32["*rows width"]:

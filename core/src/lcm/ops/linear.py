@@ -5,7 +5,7 @@ from lcm.ops.signature import f32, weights
 from lcm.tensor import Tensor
 
 
-@op
+@op(flops="2 * rows * inputs * outputs")
 def linear(
     x: f32["*rows inputs"],
     weight: weights["outputs inputs"],
@@ -16,7 +16,7 @@ def linear(
     return y if bias is None else y + bias
 
 
-@op
+@op(flops="2 * batch * rows * inner * columns")
 def matmul(
     x: f32["*batch rows inner"], y: f32["*batch inner columns"]
 ) -> f32["*batch rows columns"]:

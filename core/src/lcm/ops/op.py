@@ -2,11 +2,12 @@
 
 A call checks its arguments, asks the dispatcher for a kernel, and runs the kernel or the body. An op declared
 with `split` is independent along that axis and cheap to compute again: its body runs on a few rows at a time,
-in cache, and once more in the backward pass instead of keeping what lies between.
+in cache, and once more in the backward pass instead of keeping what lies between. What a call costs, where
+its shapes alone do not tell, is said by expressions over its sizes: see `lcm.ops.cost`.
 """
 
 import importlib
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cache, partial
 from typing import Any, Protocol, overload
 
@@ -44,11 +45,15 @@ def _dispatcher() -> Dispatcher:
 class Op:
     """One op; see its `signature` for the contract and `__doc__` for the formula."""
 
-    def __init__(self, body: Callable[..., Any], *, split: str, where: tuple[str, ...]) -> None:
+    def __init__(
+        self, body: Callable[..., Any], *, split: str = "", where: tuple[str, ...] = (),
+        flops: str = "0", touched: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.body = body
         self.name = body.__name__
         self.signature = Signature.of(body, where)
         self.split = split
+        self.flops, self.touched = flops, touched or {}
         self.__doc__ = body.__doc__
         CATALOGUE[self.name] = self
 
@@ -253,16 +258,23 @@ def op(body: Callable[..., Any]) -> Op: ...
 
 
 @overload
-def op(*, split: str = "", where: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Op]: ...
+def op(
+    *, split: str = ..., where: tuple[str, ...] = ..., flops: str = ...,
+    touched: Mapping[str, str] = ...,
+) -> Callable[[Callable[..., Any]], Op]: ...  # fmt: skip
 
 
 def op(
-    body: Callable[..., Any] | None = None, *, split: str = "", where: tuple[str, ...] = ()
+    body: Callable[..., Any] | None = None, **about: Any
 ) -> Op | Callable[[Callable[..., Any]], Op]:
-    """Define an op by its body: see `Op` for `split`, `Signature` for the conditions in `where`."""
+    """Define an op by its body: see `Op` for `split`, `Signature` for the conditions in `where`.
+
+    `flops` are the operations of its products, `touched` the numbers of an array that a call reads or
+    writes where that is not all of them.
+    """
     if body is None:
-        return lambda body: Op(body, split=split, where=where)
-    return Op(body, split=split, where=where)
+        return lambda body: Op(body, **about)
+    return Op(body, **about)
 
 
 def _empty(spec: Spec, bound: Bound, like: Tensor | None = None) -> np.ndarray:
