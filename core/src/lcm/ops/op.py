@@ -206,7 +206,7 @@ class Op:
 
     def run_gradient_kernel(self, kernel: Kernel, bound: Bound, g: Tensor, y: Tensor) -> Gradients:
         arguments = self.gradient_arguments(bound, g, y)
-        run(kernel(arguments))
+        run(kernel(_to_keep(arguments)))
         return tuple(
             None if (a := arguments.get(f"{n}_grad")) is None else Tensor(a.reshape(t.shape))
             for n, t in bound.tensors.items()
@@ -226,7 +226,10 @@ class Op:
         assert output is not None
         wanted = tuple(n for n, t in bound.tensors.items() if t.requires_grad)
         inputs = {n: self._flat(bound, n, t).data for n, t in bound.tensors.items()}
-        outputs = {f"{n}_grad": empty(inputs[n].shape, inputs[n].dtype) for n in wanted}
+        outputs = {
+            f"{n}_grad": gradient_array(bound.tensors[n], inputs[n].shape, inputs[n].dtype)
+            for n in wanted
+        }
         inputs["out_grad"] = _dense(g, bound.flat_shape(output)).data
         formats = {n: t.format for n, t in bound.tensors.items()}
         body = partial(self._piece_gradient, formats=formats, scalars=bound.scalars, wanted=wanted)
