@@ -1,0 +1,174 @@
+"""The plugins made of the kit, as built: what their libraries export and need, and whom they are for."""
+
+import os
+import re
+import shlex
+import struct
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import lcm
+from lcm.backend import discovery, plugins
+from lcm.backend.native import symbols
+from lcm.host import current
+from lcm.ops import CATALOGUE
+
+ROOT = Path(__file__).parent.parent
+NAMES = sorted(p.parent.name.removeprefix("lcm-") for p in ROOT.glob("plugins/*/vec.h"))
+EVERY_KERNEL = {f"lcm_{symbol}" for op in CATALOGUE.values() for symbol in symbols(op)}
+# What measures the machine, for those who ask: no kernels, and not in the header.
+MEASURES = re.compile(r"lcm_(limit|ladder)_\w+")
+
+elf = pytest.mark.skipif(sys.platform != "linux", reason="reads ELF, the libraries of Linux")
+
+
+def test_there_are_such_plugins():
+    assert {"avx2", "avx512"} <= set(NAMES)
+
+
+@pytest.fixture(params=NAMES)
+def plugin(request):
+    found = next((one for one in plugins.installed() if one.name == request.param), None)
+    if found is None:
+        pytest.skip(f"lcm-{request.param} cannot be built here: it is not installed")
+    assert found.manifest, found.problem
+    return found
+
+
+@pytest.fixture
+def library(plugin):
+    return Elf(plugin.folder / plugin.manifest.library)
+
+
+class Elf:
+    """A 64-bit shared library of Linux, as far as it is looked at here."""
+
+    TABLE, DYNAMIC, SYMBOLS = 0, 6, 11  # kinds of sections
+    NEEDED, INIT_ARRAY_SIZE = 1, 27  # kinds of entries in the dynamic section
+
+    def __init__(self, path):
+        self._bytes = path.read_bytes()
+        assert self._bytes[:6] == b"\x7fELF\x02\x01"
+        offset, size, count = (
+            *struct.unpack_from("<Q", self._bytes, 40),
+            *struct.unpack_from("<2H", self._bytes, 58),
+        )
+        self._sections = [
+            struct.unpack_from("<2I4Q2I2Q", self._bytes, offset + i * size) for i in range(count)
+        ]
+
+    def _rows(self, kind, form):
+        """The rows of the section of this kind, and the offset of its texts."""
+        _, _, _, _, offset, size, texts, *_ = next(s for s in self._sections if s[1] == kind)
+        return struct.iter_unpack(form, self._bytes[offset : offset + size]), self._sections[texts][
+            4
+        ]
+
+    def _text(self, at):
+        return self._bytes[at : self._bytes.index(0, at)].decode()
+
+    def exports(self):
+        rows, texts = self._rows(self.SYMBOLS, "<I2BH2Q")
+        return {self._text(texts + name) for name, _, _, section, _, _ in rows if name and section}
+
+    def needs(self):
+        rows, texts = self._rows(self.DYNAMIC, "<2Q")
+        return {self._text(texts + value) for kind, value in rows if kind == self.NEEDED}
+
+    def constructors(self):
+        rows, _ = self._rows(self.DYNAMIC, "<2Q")
+        return sum(value // 8 for kind, value in rows if kind == self.INIT_ARRAY_SIZE)
+
+
+@elf
+def test_it_exports_kernels_and_what_the_header_declares_beside_them(library):
+    header = Path(lcm.include_dir(), "lcm", "ops.h").read_text(encoding="utf-8")
+    declared = set(re.findall(r"\b(lcm_\w+)\(", header))
+    exported = library.exports()
+    assert {"lcm_abi"} < exported
+    assert not {name for name in exported - declared if not MEASURES.fullmatch(name)}
+
+
+@elf
+def test_it_runs_nothing_when_it_is_loaded(library, tmp_path):
+    """Compilers put in something of their own, as into an empty library; it needs no instruction set."""
+    source, empty = tmp_path / "empty.c", tmp_path / "empty.so"
+    source.touch()
+    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    subprocess.run([*compiler, "-shared", "-fPIC", "-o", empty, source], check=True)
+    assert library.constructors() <= Elf(empty).constructors()
+
+
+@elf
+def test_it_needs_the_c_library_alone(library):
+    known = re.compile(r"(libc|libm|libpthread|ld-linux[-\w]*)\.so\.\d+|libc\.musl-\w+\.so\.1")
+    assert not {name for name in library.needs() if not known.fullmatch(name)}
+
+
+def test_it_is_ready_where_the_processor_has_what_it_needs_and_else_says_what_is_missing(plugin):
+    (found,) = [verdict for verdict in discovery.verdicts() if verdict.name == plugin.name]
+    missing = [name for name in plugin.manifest.features if not current().has(name)]
+    if not missing:
+        assert (found.state, found.reason) == ("ready", "passed its self-test")
+        return
+    assert found.state == "ineligible" and f"needs {' '.join(missing)}, which" in found.reason
+    pytest.skip(f"{plugin.name} {found.reason}")
+
+
+@elf
+def test_all_of_them_have_the_same_kernels():
+    """Each kernel is written once, for all of them."""
+    found = [p for p in plugins.installed() if p.name in NAMES and p.manifest]
+    exports = {p.name: Elf(p.folder / p.manifest.library).exports() & EVERY_KERNEL for p in found}
+    assert all(exports.values()) and len(set(map(frozenset, exports.values()))) <= 1, exports
+
+
+# The extras: what `pip install 'lcm[cpu]'` brings, and where.
+
+HOSTS = {
+    "Linux on x86-64": (
+        {"platform_machine": "x86_64", "sys_platform": "linux"},
+        {"avx2", "avx512", "openblas"},
+    ),
+    "macOS on x86-64": (
+        {"platform_machine": "x86_64", "sys_platform": "darwin"},
+        {"avx2", "avx512", "openblas"},
+    ),
+    "Linux on Arm": ({"platform_machine": "aarch64", "sys_platform": "linux"}, {"openblas"}),
+    "macOS on Arm": ({"platform_machine": "arm64", "sys_platform": "darwin"}, {"openblas"}),
+    "Windows": ({"platform_machine": "AMD64", "sys_platform": "win32"}, {"openblas"}),
+}
+
+
+def brought(extra, environment):
+    """The distributions that an extra of lcm brings, through lcm's other extras."""
+    for requirement in map(Requirement, metadata.requires("lcm")):
+        if requirement.marker and requirement.marker.evaluate({**environment, "extra": extra}):
+            if requirement.name == "lcm":
+                for inner in requirement.extras:
+                    yield from brought(inner, environment)
+            elif requirement.name.startswith("lcm-"):
+                yield requirement.name.removeprefix("lcm-")
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_extra_cpu_brings_what_fits_the_processor(host):
+    environment, expected = HOSTS[host]
+    assert set(brought("cpu", environment)) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_one_has_an_extra_of_its_name_for_the_processors_of_its_manifest(name):
+    text = (ROOT / f"plugins/lcm-{name}/src/lcm_{name}/lcm_backend.toml").read_text(
+        encoding="utf-8"
+    )
+    arch = re.search(r"arch = \[(.*)\]", text)[1]
+    for machine in ("x86_64", "aarch64", "ppc64le"):
+        assert list(brought(name, {"platform_machine": machine})) == [name] * (
+            f'"{machine}"' in arch
+        )
