@@ -1,8 +1,8 @@
 /* exp and its kin on vectors: polynomials, each with its largest error in units of the last place (ulp).
 
-   It was measured against the C library's double precision: for all floats of 2^-25 … 128 and their negatives,
-   and for every 51st float beyond. Infinities and NaN are taken as C's own functions take them; results that
-   underflow are rounded as any others are. */
+   It was measured against the C library's double precision: for all floats of 2^-25 … 128 and their
+   negatives, and for every 51st float beyond. Infinities and NaN are taken as C's own functions take them;
+   results that underflow are rounded as any others are. */
 #ifndef LCM_SIMD_FUNCTIONS_H
 #define LCM_SIMD_FUNCTIONS_H
 
@@ -17,7 +17,7 @@ static inline vf vf_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
 /* |size| with the sign of x. */
 static inline vf vf_signed_as(vf size, vf x) { return (vf)(((vi)size & 0x7fffffff) | ((vi)x & INT32_MIN)); }
 
-/* e^x, 0.90 ulp. x = n ln 2 + r, |r| <= ln 2 / 2; the first part of ln 2 is short, so that n times it is exact. */
+/* e^x, 0.90 ulp. x = n ln 2 + r, |r| <= ln 2 / 2; ln 2's first part is short, so that n times it is exact. */
 static inline vf vf_exp(vf x) {
   x = vf_max(vf_all(-104), vf_min(vf_all(89), x)); /* beyond, the result is 0 or infinity all the same */
   const vf n = vf_round_small(x * 0x1.715476p0f);
@@ -79,8 +79,8 @@ static inline vf vf_erf(vf x) {
   return vf_signed_as(vf_pick(size < 0.93f, near * size + size, far), x);
 }
 
-/* 1 / (1 + e^-x), 2.5 ulp: both signs by e^-|x|, which does not overflow. Where the quotient falls below a power
-   of two, the error of e^-|x| counts twice. */
+/* 1 / (1 + e^-x), 2.5 ulp: both signs by e^-|x|, which does not overflow. Where the quotient falls below
+   a power of two, the error of e^-|x| counts twice. */
 static inline vf vf_sigmoid(vf x) {
   const vf e = vf_exp(-vf_abs(x));
   return vf_pick(x < 0, e, vf_all(1)) / (1 + e);

@@ -10,10 +10,14 @@
 
 #include <lcm/simd/vector.h>      /* the vocabulary: loads, stores, tails, reductions */
 #include <lcm/simd/functions.h>   /* exp, log, tanh, erf, sigmoid on vectors */
+#include <lcm/simd/own.h>         /* what a thread has of its own: scratch memory, whom to ask whether to go on */
 #include <lcm/simd/threads.h>     /* work in pieces, by a pool of threads */
+#include <lcm/simd/run.h>         /* programs: many kernels by one call */
 #include <lcm/simd/tile.h>        /* the matrix product's tile in registers, and panels for it */
 #include <lcm/simd/gemm.h>        /* the matrix product: in blocks for the caches, in pieces for the threads */
 #include <lcm/simd/linear.h>      /* linear, matmul and their gradients */
+#include <lcm/simd/elementwise.h> /* arrays number by number; add */
+#include <lcm/simd/activation.h>  /* gelu, silu, swiglu and their gradients */
 #include <lcm/simd/limits.h>      /* the best that this machine can do, to compare kernels with */
 
 EXPORT int32_t lcm_abi(void) { return LCM_ABI; }
