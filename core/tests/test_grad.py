@@ -80,6 +80,7 @@ OPS = {
     ),
     "embedding": (lambda w: ops.embedding(w, Tensor(INDEX)), normal(3, 4)),
     "cross_entropy": (lambda x: ops.cross_entropy(x, TARGETS), normal(2, 3, 5)),
+    "add": (ops.add, normal(3, 4), normal(3, 4, seed=1)),
     "sum_squares": (ops.sum_squares, normal(3, 4)),
 }  # fmt: skip
 CASES = {

@@ -6,11 +6,13 @@ import math
 import numpy as np
 import pytest
 
+from lcm import models, ops
 from lcm.errors import DataError, FileError, TrainingError, UsageError
 from lcm.files.safetensors import open_safetensors
 from lcm.tensor import Tensor
 from lcm.train import checkpoint, report, setup
 from lcm.train.evaluation import as_split, evaluate
+from lcm.train.gradients import Gradients
 from lcm.train.optimizers import SGD, AdamW, make
 from lcm.train.plan import Plan
 from lcm.train.schedule import SHAPES, learning_rate
@@ -21,6 +23,10 @@ from lcm.train.trainer import Evaluated, Finished, Sample, Saved, Step
 SHAPE = Shape(layers=1, width=16, heads=2, key_heads=1, hidden=24, vocabulary=300)
 PLAN = Plan(steps=6, batch=2, context=16, warmup=2, lr=1e-2, evaluate_every=3, evaluate_batches=2,
             save_every=3)  # fmt: skip
+
+SMALL = {"model_type": "llama", "vocab_size": 50, "hidden_size": 16, "intermediate_size": 24,
+         "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+         "max_position_embeddings": 16}  # fmt: skip
 
 
 @pytest.fixture
@@ -249,6 +255,36 @@ def test_the_gradient_norm_is_that_of_all_gradients_together():
     a.grad, b.grad = Tensor(np.full(2, 3.0, np.float32)), Tensor(np.full(3, 4.0, np.float32))
     norm = AdamW({"a": a, "b": b}).gradient_norm()
     assert norm == pytest.approx(math.sqrt(2 * 9 + 3 * 16))
+
+
+@pytest.mark.parametrize("tokens", [1, 16, 40, 1000])
+def test_a_batch_in_parts_has_the_loss_and_the_gradients_of_the_whole(tokens):
+    model = models.fresh(SMALL, seed=0)
+    model.train()
+    rng = np.random.default_rng(0)
+    ids, targets = rng.integers(0, 50, (2, 5, 16)).astype(np.int32)
+    targets[1, 3:] = targets[4] = IGNORE
+    loss = ops.cross_entropy(model(Tensor(ids)), Tensor(targets), ignore_index=IGNORE)
+    loss.backward()
+    whole = {n: p.grad.data for n, p in model.parameters().items()}
+    AdamW(model.parameters())
+    gradients = Gradients(model, tokens=tokens)
+    for _ in range(2):  # recorded, then replayed
+        for p in model.parameters().values():
+            p.grad = None
+        assert gradients.add(ids, targets) == pytest.approx(loss.item(), rel=1e-6)
+        for name, p in model.parameters().items():
+            np.testing.assert_allclose(p.grad.data, whole[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_ids_that_the_model_has_not_never_reach_a_program():
+    gradients = Gradients(models.fresh(SMALL, seed=0))
+    ids = np.zeros((1, 4), np.int32)
+    for bad in (-1, 50):
+        with pytest.raises(DataError, match=r"inputs: ids reach from .* the model's are 0 … 49"):
+            gradients.add(np.full_like(ids, bad), ids)
+        with pytest.raises(DataError, match=r"targets: ids reach"):
+            gradients.add(ids, np.full_like(ids, bad))
 
 
 def test_an_optimiser_of_another_model_is_refused():

@@ -85,8 +85,8 @@ def gradient(
     return tuple(sums.get(id(t)) for t in targets)
 
 
-def backward(y: Tensor) -> None:
-    """Add the gradient of the scalar y to `.grad` of every leaf; what y was made from is forgotten.
+def backward(y: Tensor, weight: Tensor | None = None) -> None:
+    """Add the gradient of the scalar y, times the weight, to `.grad` of every leaf; forget how y was made.
 
     A leaf with a home finds its gradient there.
     """
@@ -95,7 +95,7 @@ def backward(y: Tensor) -> None:
     state.homes = {i: t.home for i, t in leaves.items() if t.home is not None and t.grad is None}
     try:
         with no_grad():
-            sums = _walk(order, y, _seed(y, None), forget=True)
+            sums = _walk(order, y, _seed(y, weight), forget=True)
             for key, leaf in leaves.items():
                 if (total := sums.pop(key, None)) is not None:
                     leaf.grad = _settle(leaf, total)

@@ -417,11 +417,11 @@ class Tensor:
         step = KERNELS["add"](mine, part, mine) if "add" in KERNELS and dense else None
         run(step or partial(np.add, mine, part, out=mine))
 
-    def backward(self) -> None:
-        """Add the gradient of this scalar to `.grad` of every leaf tensor that requires one."""
+    def backward(self, weight: "Tensor | None" = None) -> None:
+        """Add the gradient of this scalar, times the weight, to `.grad` of every leaf that requires one."""
         from lcm.grad import backward
 
-        backward(self)
+        backward(self, weight)
 
 
 def concat(parts: Sequence[Tensor], axis: int = 0) -> Tensor:

@@ -11,19 +11,23 @@ from lcm.program import Program, record
 from lcm.tensor import Tensor
 from lcm.train.split import IGNORE
 
+# Tokens that run together: fewer need less memory and stay in the caches, more make larger products.
+TOKENS = 1024
+
 
 class _Recorded(NamedTuple):
     inputs: Tensor
     targets: Tensor
-    program: Program[Tensor]  # the loss
+    share: Tensor  # of the batch's loss that these tokens make
+    program: Program[Tensor]  # their mean loss
     gradients: dict[str, Tensor | None]
 
 
 class Gradients:
     """What a model's parameters should change by; `model` must keep its parameters where they are."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, model: Model, *, tokens: int = TOKENS) -> None:
+        self._model, self._tokens = model, tokens
         self._parameters = model.parameters()
         self._recorded: dict[tuple[tuple[int, ...], bool], _Recorded] = {}
 
@@ -31,13 +35,25 @@ class Gradients:
         """The mean loss of (B, T) ids; its gradients are added to every parameter's `.grad`."""
         self._check(inputs, "inputs")
         self._check(targets[targets != IGNORE], "targets")
+        kept = max(1, np.count_nonzero(targets != IGNORE))
+        parts = min(len(inputs), max(1, inputs.size // self._tokens))
+        loss = 0.0
+        for ids, wanted in zip(
+            np.array_split(inputs, parts), np.array_split(targets, parts), strict=True
+        ):
+            share = np.count_nonzero(wanted != IGNORE) / kept
+            loss += share * self._add_part(ids, wanted, share)
+        return loss
+
+    def _add_part(self, inputs: np.ndarray, targets: np.ndarray, share: float) -> float:
         more = any(p.grad is not None for p in self._parameters.values())
         key = (inputs.shape, more)
         if key not in self._recorded:
-            self._recorded[key] = self._record(inputs, targets)
+            self._recorded[key] = self._record(inputs, targets, share)
             return self._recorded[key].program.result.item()
         recorded = self._recorded[key]
         recorded.inputs.data[...], recorded.targets.data[...] = inputs, targets
+        recorded.share.data[...] = share
         loss = recorded.program().item()
         for name, parameter in self._parameters.items():
             parameter.grad = recorded.gradients[name]
@@ -51,14 +67,18 @@ class Gradients:
                 f"the model's are 0 … {self._model.vocabulary - 1}"
             )
 
-    def _record(self, inputs: np.ndarray, targets: np.ndarray) -> _Recorded:
-        ids, wanted = Tensor(inputs.copy()), Tensor(targets.copy())
+    def _record(self, inputs: np.ndarray, targets: np.ndarray, share: float) -> _Recorded:
+        ids, wanted, weight = (
+            Tensor(inputs.copy()),
+            Tensor(targets.copy()),
+            Tensor(np.float32(share)),
+        )
 
         def loss() -> Tensor:
             found = ops.cross_entropy(self._model(ids), wanted, ignore_index=IGNORE)
-            found.backward()
+            found.backward(weight)
             return found
 
         program = record(loss, gradients=True)
         gradients = {n: p.grad for n, p in self._parameters.items()}
-        return _Recorded(ids, wanted, program, gradients)
+        return _Recorded(ids, wanted, weight, program, gradients)
