@@ -18,6 +18,9 @@
 #include <lcm/simd/linear.h>      /* linear, matmul and their gradients */
 #include <lcm/simd/elementwise.h> /* arrays number by number; add */
 #include <lcm/simd/activation.h>  /* gelu, silu, swiglu and their gradients */
+#include <lcm/simd/attention_tile.h> /* attention in bands of rows: what its passes are made of */
+#include <lcm/simd/attention.h>   /* attention, and its like of one array */
+#include <lcm/simd/attention_grad.h> /* their gradients */
 #include <lcm/simd/limits.h>      /* the best that this machine can do, to compare kernels with */
 
 EXPORT int32_t lcm_abi(void) { return LCM_ABI; }
