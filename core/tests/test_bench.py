@@ -71,3 +71,21 @@ def test_the_limits_of_a_kit_are_measured_once_and_those_of_others_not_at_all(ki
     # Half as many doubles in a vector: about half the rate, on any machine.
     assert 0.25 < found.fma("f64") / found.fma("f32") < 1 and found.read > 0.1
     assert limits.measured(Backend("python", {})) is None
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 250, 300])
+@pytest.mark.parametrize(
+    "rung", ["naive_f32", "naive_f64", "blocked_f32", "blocked_f64", "simd_f64"]
+)
+def test_a_rung_of_the_ladder_is_the_product_and_writes_nothing_else(library, rung, n, threads):
+    native.function(library, "lcm_set_threads", "void", "int32_t")(threads)
+    dtype = np.float32 if rung.endswith("f32") else np.float64
+    rng = np.random.default_rng(n)
+    x, y = rng.integers(-8, 9, (2, n, n)).astype(dtype)  # whole numbers: every sum is exact
+    memory = np.full(n * n + 32, np.nan, dtype)
+    out = memory[16 : 16 + n * n]
+    step = native.function(library, f"lcm_ladder_{rung}", "int32_t", *["void *"] * 3, "int64_t")
+    assert step(*map(native.address, (out, x, y)), n) == 0
+    assert np.array_equal(out.reshape(n, n), np.einsum("ik,kj", x, y, dtype=np.float64))
+    assert np.isnan(memory[:16]).all() and np.isnan(memory[16 + n * n :]).all()

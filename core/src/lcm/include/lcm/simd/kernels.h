@@ -22,6 +22,7 @@
 #include <lcm/simd/attention.h>   /* attention, and its like of one array */
 #include <lcm/simd/attention_grad.h> /* their gradients */
 #include <lcm/simd/limits.h>      /* the best that this machine can do, to compare kernels with */
+#include <lcm/simd/ladder.h>      /* one product of matrices by one idea after the other, for lcm bench */
 
 EXPORT int32_t lcm_abi(void) { return LCM_ABI; }
 
