@@ -1,5 +1,6 @@
 """The loss of a batch and its gradients, as programs: recorded for a shape once, and replayed ever after."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from lcm.tensor import Tensor
 from lcm.train.split import IGNORE
 
 # Tokens that run together: fewer need less memory and stay in the caches, more make larger products.
-TOKENS = 1024
+TOKENS = 2048
 
 
 class _Recorded(NamedTuple):
@@ -36,7 +37,7 @@ class Gradients:
         self._check(inputs, "inputs")
         self._check(targets[targets != IGNORE], "targets")
         kept = max(1, np.count_nonzero(targets != IGNORE))
-        parts = min(len(inputs), max(1, inputs.size // self._tokens))
+        parts = min(len(inputs), math.ceil(inputs.size / self._tokens))
         loss = 0.0
         for ids, wanted in zip(
             np.array_split(inputs, parts), np.array_split(targets, parts), strict=True
