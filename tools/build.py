@@ -3,6 +3,7 @@
     python tools/build.py wheels/                     core, plugins/*, models/*: what can be built here
     python tools/build.py wheels/ --install           … into the Python that runs this
     python tools/build.py wheels/ --install-offline   … with no index in reach
+    python tools/build.py wheels/ --also tests/sanitize/generic --install    … with one more
 
 A plugin that this machine cannot build says so in a line `cannot be built here: …`, and is left
 out. Any other failure to build is an error.
@@ -30,12 +31,14 @@ def main() -> None:
     """Build, then install what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, help="where the wheels go")
+    parser.add_argument("--also", type=Path, action="append", default=[], help="one more project")
     parser.add_argument("--install", action="store_true", help="dependencies come from the index")
     parser.add_argument("--install-offline", action="store_true", help="no index is asked")
     given = parser.parse_args()
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    wheels = [wheel for project in projects() if (wheel := build(project, folder))]
+    every = [*projects(), *(path.resolve() for path in given.also)]
+    wheels = [wheel for project in every if (wheel := build(project, folder))]
     if given.install:
         # First without dependencies, so that a wheel of the same version is replaced.
         run("install", "--force-reinstall", "--no-deps", *map(str, wheels))

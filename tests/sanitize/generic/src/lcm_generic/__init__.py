@@ -1,0 +1,1 @@
+"""The kit with nothing of any processor: what its fallbacks in C do."""
