@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -101,24 +100,17 @@ def test_a_feature_stands_at_its_bit(table, name, bit):
 
 def test_a_feature_that_cpuid_denies_is_not_there():
     """As under an emulator, whose /proc/cpuinfo is that of the real machine."""
-    no_word = dict.fromkeys(range(7), (0, 0, 0, 0))
-    haswell = no_word | {0: (0, 0, 1 << 12 | 1 << 28 | 1 << 29, 0), 1: (0, 1 << 5, 0, 0)}
-    for cpuid, left in (no_word, set()), (haswell, {"avx", "avx2", "fma", "f16c"}):
-        host = readings("x86-avx512", cpuid=tuple(cpuid.values())).host()
-        assert host.features.value & set(X86_CPUID) == left
-        assert host.has("sse4_2", "bmi2")
+    haswell = ((0, 0, 1 << 12 | 1 << 28 | 1 << 29, 0), (0, 1 << 5, 0, 0), *[(0, 0, 0, 0)] * 5)
+    host = readings("x86-avx512", cpuid=haswell).host()
+    assert host.features.value & set(X86_CPUID) == {"avx", "avx2", "fma", "f16c"}
+    assert host.has("sse4_2", "bmi2")
 
 
 @linux
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="reads cpuid")
 def test_cpuid_and_the_kernel_agree_about_this_machine():
     reading = LinuxReadings.take()
-    if not all(reading.cpuid):
-        pytest.skip("this C library does not say what cpuid says")
-    assert (
-        reading.host().features.value
-        == dataclasses.replace(reading, cpuid=()).host().features.value
-    )
+    without = dataclasses.replace(reading, cpuid=())
+    assert reading.host().features.value == without.host().features.value
 
 
 def test_every_feature_of_every_system_has_a_name_of_linux():
