@@ -22,9 +22,9 @@ enum { POLL_EVERY = 100 /* milliseconds: who is asked may have to wait for 5 of 
 typedef struct {
   void *memory; /* scratch */
   size_t bytes;
-  int workers;              /* what workers() said last; 0: it was not asked */
-  int32_t (*poll)(void);    /* not 0: stop */
-  int64_t polled;           /* when, in milliseconds */
+  int workers;           /* what workers() said last; 0: it was not asked */
+  int32_t (*poll)(void); /* not 0: stop */
+  int64_t polled;        /* when, in milliseconds */
 } own_t;
 
 static _Thread_local own_t own;
@@ -41,8 +41,8 @@ static void free_own(void *value) {
 
 static void make_own_key(void) { own_key_made = !pthread_key_create(&own_key, free_own); }
 
-/* Memory for the kernel that the calling thread runs, aligned to 64 bytes, uninitialised; NULL if there is none.
-   A kernel asks once, for all that it needs; the memory is the thread's until its next kernel, or its end. */
+/* Memory for the kernel that the calling thread runs, aligned to 64 bytes, uninitialised; NULL if there is
+   none. A kernel asks once, for all that it needs; the memory is the thread's until its next kernel. */
 static void *scratch(size_t bytes) {
   if (own.memory && bytes <= own.bytes) return own.memory;
   free(own.memory);
@@ -60,8 +60,8 @@ static void *scratch(size_t bytes) {
 #define CLOCK_OF_POLLS CLOCK_MONOTONIC
 #endif
 
-/* Whether the kernel that the calling thread runs shall return LCM_INTERRUPTED. Who is asked may run kernels in
-   this thread before it answers: they have memory of their own, and ask nobody. */
+/* Whether the kernel that the calling thread runs shall return LCM_INTERRUPTED. Who is asked may run kernels
+   in this thread before it answers: they have memory of their own, and ask nobody. */
 static bool interrupted(void) {
   if (!own.poll) return false;
   struct timespec now;

@@ -4,8 +4,8 @@
   workers()                        how many workers there will be at most
   lcm_set_threads(threads)         how many threads there are, the calling one included
 
-  Work is cut by its sizes alone, never by how many threads there are, and sums of pieces are added in the order
-  of the pieces: the result is the same, bit for bit, with any number of threads. */
+  Work is cut by its sizes alone, never by how many threads there are, and sums of pieces are added in the
+  order of the pieces: the result is the same, bit for bit, with any number of threads. */
 #ifndef LCM_SIMD_THREADS_H
 #define LCM_SIMD_THREADS_H
 
@@ -18,16 +18,20 @@
 
 enum {
   MOST_THREADS = 256,
-  SPIN = 50000, /* nanoseconds that a thread waits awake: to wake one that sleeps takes 5 to 50 µs */
+  /* Nanoseconds that a thread waits awake, since to wake one that sleeps takes 10 to 40 µs: for another job
+     after the last, and for the end of a job that others still do. */
+  AWAKE_AFTER_A_JOB = 50000,
+  AWAKE_IN_A_JOB = 1000000,
 };
 
 /* One piece of the work; `worker`, 0 … workers() - 1, is nobody else's while it runs. */
 typedef void piece_fn(const void *work, int64_t piece, int worker);
 
-/* The pool does one job at a time. Its gate is one number, so that it changes at one stroke: which job it is, how
-   many workers it is open for, and how many of the pool's threads are inside. A job that is over is closed, and
-   its memory is another job's as soon as nobody is inside. */
-static const uint64_t INSIDE = 0xffff, OPEN_FOR = 0xffff0000, A_WORKER = 1 << 16, A_JOB = UINT64_C(1) << 32;
+/* The pool does one job at a time. Its gate is one number, so that it changes at one stroke: which job it is,
+   how many workers it is open for, and how many of the pool's threads are inside. When a job is over its gate
+   is closed, and what describes it belongs to the next one as soon as nobody is inside. */
+static const uint64_t INSIDE = 0xffff, OPEN_FOR = 0xffff0000, A_WORKER = 1 << 16;
+static const uint64_t A_JOB = UINT64_C(1) << 32;
 
 static struct {
   _Alignas(64) atomic_ullong gate;
@@ -35,21 +39,26 @@ static struct {
   _Alignas(64) piece_fn *run;
   const void *work;
   int64_t pieces;
-  atomic_bool busy;              /* some thread's job is being done */
-  atomic_int wanted, spin;       /* as lcm_set_threads says; nanoseconds */
-  atomic_int asleep;             /* workers that wait to be woken */
-  atomic_bool caller_asleep;     /* the thread whose job it is, until the last worker has left */
-  int started;                   /* workers that there are: 1 … started */
-  bool prepared, exhausted;      /* for forks; the system gives no more threads */
-  pthread_mutex_t lock;          /* for those who sleep */
+  atomic_bool busy;         /* some thread's job is being done */
+  atomic_bool awake;        /* threads may wait awake */
+  atomic_int wanted;        /* threads, the one whose job it is included */
+  atomic_int asleep;        /* workers */
+  atomic_bool owner_asleep; /* the thread whose job it is */
+  int started;              /* workers */
+  bool prepared;            /* for forks */
+  pthread_mutex_t lock;     /* for those who go to sleep */
   pthread_cond_t wake, left;
-} pool = {.wanted = 1, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER,
-          .left = PTHREAD_COND_INITIALIZER};
+} pool = {
+    .wanted = 1,
+    .lock = PTHREAD_MUTEX_INITIALIZER,
+    .wake = PTHREAD_COND_INITIALIZER,
+    .left = PTHREAD_COND_INITIALIZER,
+};
 
 /* An upper bound of the worker numbers that the next jobs' pieces will see, until this is asked again. */
 static int workers(void) { return own.workers = atomic_load(&pool.wanted); }
 
-/* Do pieces as long as there are any; false if this thread has been interrupted, and nobody begins another one. */
+/* Do pieces as long as there are any; false if this thread was interrupted, and nobody begins another one. */
 static bool do_pieces(int worker) {
   for (;;) {
     if (interrupted()) {
@@ -76,6 +85,9 @@ static int64_t nanoseconds(void) {
   return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
+/* Let others have this thread's processor for a moment, if it may wait awake at all. */
+static bool stay_awake(void) { return atomic_load(&pool.awake) && !sched_yield(); }
+
 /* Go inside if there is a job for this worker, other than the one that it has `seen`. */
 static bool enter(int worker, uint64_t *seen) {
   unsigned long long gate = atomic_load(&pool.gate);
@@ -89,15 +101,20 @@ static bool enter(int worker, uint64_t *seen) {
 
 static void leave(void) {
   const uint64_t before = atomic_fetch_sub(&pool.gate, 1);
-  if ((before & (OPEN_FOR | INSIDE)) != 1 || !atomic_load(&pool.caller_asleep)) return;
+  if ((before & (OPEN_FOR | INSIDE)) != 1 || !atomic_load(&pool.owner_asleep)) return;
   pthread_mutex_lock(&pool.lock);
   pthread_cond_signal(&pool.left);
   pthread_mutex_unlock(&pool.lock);
 }
 
 static void wait_to_enter(int worker, uint64_t *seen) {
-  for (const int64_t until = nanoseconds() + atomic_load(&pool.spin); nanoseconds() < until; sched_yield())
+  const int64_t start = nanoseconds();
+  int64_t now = start, last_job = start;
+  while (now < last_job + AWAKE_AFTER_A_JOB && now < start + AWAKE_IN_A_JOB && stay_awake()) {
     if (enter(worker, seen)) return;
+    now = nanoseconds();
+    if (atomic_load(&pool.busy)) last_job = now;
+  }
   pthread_mutex_lock(&pool.lock);
   atomic_fetch_add(&pool.asleep, 1);
   while (!enter(worker, seen)) pthread_cond_wait(&pool.wake, &pool.lock);
@@ -126,13 +143,13 @@ static void open_gate(int threads) {
 /* Let nobody in any more, and wait until all have left. */
 static void close_gate(void) {
   uint64_t gate = atomic_fetch_and(&pool.gate, ~OPEN_FOR);
-  for (const int64_t until = nanoseconds() + atomic_load(&pool.spin); (gate & INSIDE) && nanoseconds() < until; sched_yield())
-    gate = atomic_load(&pool.gate);
+  const int64_t latest = nanoseconds() + AWAKE_IN_A_JOB;
+  while ((gate & INSIDE) && stay_awake() && nanoseconds() < latest) gate = atomic_load(&pool.gate);
   if (!(gate & INSIDE)) return;
   pthread_mutex_lock(&pool.lock);
-  atomic_store(&pool.caller_asleep, true);
+  atomic_store(&pool.owner_asleep, true);
   while (atomic_load(&pool.gate) & INSIDE) pthread_cond_wait(&pool.left, &pool.lock);
-  atomic_store(&pool.caller_asleep, false);
+  atomic_store(&pool.owner_asleep, false);
   pthread_mutex_unlock(&pool.lock);
 }
 
@@ -141,14 +158,14 @@ static void begin_anew(void) {
   atomic_store(&pool.gate, 0);
   atomic_store(&pool.busy, false);
   atomic_store(&pool.asleep, 0);
-  atomic_store(&pool.caller_asleep, false);
+  atomic_store(&pool.owner_asleep, false);
   pool.started = 0;
   pthread_mutex_init(&pool.lock, NULL);
   pthread_cond_init(&pool.wake, NULL);
   pthread_cond_init(&pool.left, NULL);
 }
 
-/* A worker gets no signals, which are for threads that can be waiting for them; its own mistakes it does get. */
+/* A worker gets no signals, which are for threads that may be waiting for them; but its own mistakes. */
 static bool start_worker(int number) {
   sigset_t all, before;
   sigfillset(&all);
@@ -174,8 +191,8 @@ static int start_workers(int wanted) {
   return pool.started + 1;
 }
 
-/* Do pieces 0 … pieces - 1, in any order, here and in the pool: LCM_OK when all are done, LCM_INTERRUPTED when
-   this thread was told to stop. Another thread's job may hold the pool: this one then does its pieces alone. */
+/* Do pieces 0 … pieces - 1, in any order, here and in the pool: LCM_OK when all are done, LCM_INTERRUPTED
+   when this thread was told to stop. Another thread's job may hold the pool: this one then works alone. */
 static int32_t in_parallel(int64_t pieces, piece_fn *run, const void *work) {
   int threads = atomic_load(&pool.wanted);
   if (own.workers && own.workers < threads) threads = own.workers; /* they were more since it asked */
@@ -210,7 +227,7 @@ static int usable_processors(void) { return (int)sysconf(_SC_NPROCESSORS_ONLN); 
 
 EXPORT void lcm_set_threads(int32_t threads) {
   const int wanted = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
-  atomic_store(&pool.spin, wanted <= usable_processors() ? SPIN : 0); /* who waits awake must not hold up others */
+  atomic_store(&pool.awake, wanted <= usable_processors()); /* or they would hold each other up */
   atomic_store(&pool.wanted, wanted);
   own.workers = 0;
 }
