@@ -17,13 +17,14 @@ SMALL = (
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
-    """The variables of a user who has set nothing, with one thread, which is the same everywhere."""
+    """The variables of a user who has set next to nothing: one thread, no measuring, for equal results."""
     home = tmp_path_factory.mktemp("home")
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("LCM_", "_LCM", "PYTHON"))}
     own = {"LCM_CACHE_DIR": "cache", "XDG_CONFIG_HOME": "config", "MPLCONFIGDIR": "matplotlib"}
     scripts = sysconfig.get_path("scripts") + os.pathsep + kept["PATH"]
     own = {name: str(home / folder) for name, folder in own.items()}
-    return kept | own | {"LCM_THREADS": "1", "COLUMNS": "100", "PATH": scripts}
+    fixed = {"LCM_THREADS": "1", "LCM_TUNE": "off", "COLUMNS": "100", "PATH": scripts}
+    return kept | own | fixed
 
 
 @pytest.fixture(scope="session")

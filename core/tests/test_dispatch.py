@@ -1,4 +1,4 @@
-"""Dispatch: who decides, in which order, what is said, and what the tuning table remembers."""
+"""Dispatch: who decides, in which order, what is said, and what is remembered of it."""
 
 import warnings
 
@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from lcm import ops, settings
-from lcm.backend import discovery, dispatch, measure, selftest, tuning
+from lcm.backend import discovery, dispatch, plugins, selftest
 from lcm.backend.contract import Backend
-from lcm.backend.tuning import Table
-from lcm.errors import BackendError, LcmWarning, UsageError
-from lcm.tensor import Tensor
+from lcm.backend.manifest import Manifest
+from lcm.backend.plugins import Plugin
+from lcm.backend.tuning import identity
+from lcm.errors import BackendError, LcmWarning
+from lcm.tensor import Tensor, no_grad
 
 
 def right(a):
@@ -48,6 +50,10 @@ def two_backends(monkeypatch, tmp_path):
     dispatch.reset()
 
 
+def seconds(quick, other, reference):
+    return {identity(QUICK): quick, identity(OTHER): other, identity(None): reference}
+
+
 def linear(**options):
     x = Tensor(np.ones((4, 8), np.float32))
     return ops.linear(x, x.slice(0, 0, 1).expand(8, 8), **options)
@@ -80,8 +86,7 @@ def test_the_environment_beats_the_configuration_which_beats_the_table(monkeypat
 
 def test_the_table_beats_the_prior():
     assert dispatch.decide("linear", SIZES).reason == "the prior: not measured yet"
-    times = {tuning.identity(QUICK): 3.0, tuning.identity(OTHER): 1.0, "reference": 2.0}
-    dispatch.table().add(tuning.bucket("linear", SIZES), times)
+    dispatch.table().add("linear", SIZES, seconds(3.0, 1.0, 2.0))
     dispatch.table().save()
     dispatch.reset()
     choice = dispatch.decide("linear", SIZES)
@@ -89,18 +94,79 @@ def test_the_table_beats_the_prior():
 
 
 def test_the_reference_runs_where_it_is_the_fastest():
-    times = {tuning.identity(QUICK): 3.0, tuning.identity(OTHER): 4.0, "reference": 2.0}
-    dispatch.table().add(tuning.bucket("linear", SIZES), times)
+    dispatch.table().add("linear", SIZES, seconds(3.0, 4.0, 2.0))
     linear()
     assert dispatch.ran() == {"linear": {"reference": 1}}
 
 
 def test_measurements_of_another_build_do_not_count():
-    dispatch.table().add(
-        tuning.bucket("linear", SIZES),
-        {"quick 0": 9.0, tuning.identity(OTHER): 1.0, "reference": 2.0},
-    )
+    times = {"quick 0": 9.0, identity(OTHER): 1.0, identity(None): 2.0}
+    dispatch.table().add("linear", SIZES, times)
     assert dispatch.decide("linear", SIZES).reason == "the prior: not measured yet"
+
+
+def test_a_shape_is_decided_by_the_nearest_one_that_was_measured():
+    near, nearer = {"rows": 8, "inputs": 16, "outputs": 8}, {"rows": 4, "inputs": 12, "outputs": 8}
+    dispatch.table().add("linear", near, seconds(1.0, 2.0, 3.0))
+    dispatch.table().add("linear", nearer, seconds(2.0, 1.0, 3.0))
+    choice = dispatch.decide("linear", SIZES)
+    where = "near this shape, at rows=4, inputs=12, outputs=8"
+    assert (choice.backend, choice.reason) == ("other", f"the fastest measured here {where}")
+
+
+def test_a_shape_more_than_twice_as_large_tells_nothing():
+    dispatch.table().add("linear", SIZES | {"inputs": 17}, seconds(2.0, 1.0, 3.0))
+    assert dispatch.decide("linear", SIZES).reason == "the prior: not measured yet"
+
+
+def test_the_prior_is_the_kernel_that_asks_for_the_most_features(monkeypatch):
+    def plugin(name, *features):
+        manifest = Manifest(name, 1, "", features=features, library="x.so")
+        return Plugin(name, name, "1", manifest=manifest)
+
+    found = (plugin("quick", "avx2"), plugin("other", "avx2", "fma"))
+    monkeypatch.setattr(plugins, "installed", lambda: found)
+    assert list(dispatch.candidates("linear")) == ["other", "quick", "reference"]
+    assert dispatch.decide("linear", SIZES).backend == "other"
+    assert list(dispatch.candidates("silu")) == ["reference"]
+
+
+def test_a_call_of_known_shape_asks_nobody_again(monkeypatch):
+    linear()
+    monkeypatch.setattr(dispatch, "decide", None)
+    linear()
+    assert dispatch.ran() == {"linear": {"other": 2}}
+
+
+def test_what_ran_is_counted_even_when_old_decisions_are_dropped(monkeypatch):
+    monkeypatch.setattr(dispatch, "MOST", 3)
+    for rows in range(1, 11):
+        x = Tensor(np.ones((rows, 8), np.float32))
+        ops.linear(x, x.slice(0, 0, 1))
+    assert dispatch.ran() == {"linear": {"other": 10}}
+    assert len(dispatch.seen()) <= 3
+
+
+def test_a_rehearsal_tells_what_is_asked_for_and_computes_nothing():
+    x = Tensor(np.ones((4, 8), np.float32), requires_grad=True)
+    weight = Tensor(np.ones((8, 8), np.float32))
+
+    def model():
+        for _ in range(2):
+            found.append(ops.linear(x, weight))
+        ops.sum_squares(found[0]).backward()
+
+    found = []
+    asked = dispatch.rehearse(model)
+    assert [(a.symbol, dict(a.sizes), a.calls) for a in asked] == [
+        ("linear", SIZES, 2),
+        ("sum_squares", {"count": 32}, 1),
+        ("sum_squares_grad", {"count": 32}, 1),
+        ("linear_grad", SIZES, 1),
+    ]
+    assert dispatch.ran() == {} and dispatch.seen() == []
+    with no_grad():
+        assert (ops.linear(x, weight).data == 8).all()
 
 
 def test_a_backend_that_cannot_be_had_fails_loudly(monkeypatch):
@@ -137,45 +203,6 @@ def test_f64_always_runs_the_body():
     x = Tensor(np.ones((4, 8)))
     ops.linear(x, x, backend="gone")
     assert dispatch.ran() == {}
-
-
-def test_the_table_does_not_flap_within_its_margin(tmp_path):
-    table = Table(tmp_path / "t.json")
-    table.add("k", {"a": 1.00, "b": 0.99})
-    assert table.choices["k"] == "b"
-    table.add("k", {"a": 0.96, "b": 0.99})
-    assert table.choices["k"] == "b"
-    table.add("k", {"a": 0.90, "b": 0.99})
-    assert table.choices["k"] == "a"
-
-
-def test_a_broken_table_is_said_and_begun_anew():
-    path = dispatch.table().path
-    path.parent.mkdir(parents=True)
-    path.write_text("{")
-    dispatch.reset()
-    with pytest.warns(LcmWarning, match="tuning table is unreadable"):
-        assert dispatch.table().choices == {}
-
-
-def test_buckets_are_powers_of_two():
-    assert tuning.bucket("linear", {"rows": 1, "inputs": 896}) == "linear rows=1 inputs=1024"
-    assert tuning.bucket("linear", {"rows": 2, "inputs": 1024}) == "linear rows=2 inputs=1024"
-
-
-def test_compare_times_every_candidate_and_fills_the_table():
-    found = measure.compare("linear", SIZES)
-    assert set(found) == {"quick", "other", "reference"}
-    assert all(0 < t < 1 for t in found.values())
-    assert dispatch.decide("linear", SIZES).reason == "the fastest measured here"
-
-
-def test_a_shape_is_given_in_order_or_by_name():
-    assert measure.parse_shape("linear", "4,8,8") == SIZES
-    assert measure.parse_shape("linear", "outputs=8, rows=4,inputs=8") == SIZES
-    for text in ("4,8", "a,b,c", "rows=4", "4,8,0"):
-        with pytest.raises(UsageError, match="--shape for linear is rows,inputs,outputs"):
-            measure.parse_shape("linear", text)
 
 
 def test_the_self_test_passes_what_is_right_and_catches_what_is_a_thousandth_off():

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 from installing import install
 
 from lcm.backend import discovery, plugins
+from lcm.cli import doctor as doctor_command
 from lcm.cli.doctor import command
 
 
@@ -54,7 +55,8 @@ def test_the_report_names_threads_libraries_and_speed(site):
     _, report = doctor()
     assert report["host"]["threads"] >= 1
     (reference,) = [b for b in report["backends"] if b["name"] == "reference"]
-    assert reference["gflops"] > 0
+    (product,) = reference["speeds"]
+    assert product["kernel"] == "linear" and product["GFLOP/s"] > 0
     assert all(set(x) >= {"internal_api", "num_threads", "filepath"} for x in report["libraries"])
 
 
@@ -78,3 +80,25 @@ def test_a_backend_named_for_an_instruction_set_is_offered_where_that_is(
     )
     monkeypatch.setenv("LCM_HOST", host)
     assert set(discovery.not_installed()) == offered | {"blas"}
+
+
+def test_a_kernels_speed_is_a_share_of_the_limit_that_binds_it(site, monkeypatch):
+    machine = {"f32 operations": 1e6, "f64 operations": 1e6, "bytes read": 1e-3}
+    monkeypatch.setattr(doctor_command, "_limits", lambda: machine)
+    install(site, "polite")
+    _, report = doctor()
+    (reference,) = [b for b in report["backends"] if b["name"] == "reference"]
+    (product,) = reference["speeds"]
+    assert product["of"] == "reading"
+    assert product["share"] == pytest.approx(product["GB/s"] / machine["bytes read"])
+    machine["bytes read"], machine["f32 operations"] = 1e6, 1e-3
+    assert doctor_command._speed("linear", 1.0, machine)["of"] == "multiply-adds"
+
+
+def test_threads_that_do_not_rest_after_a_call_are_told(site, monkeypatch):
+    monkeypatch.setattr(doctor_command, "_spins", lambda backend: 0.06)
+    _, report = doctor()
+    assert (
+        "threads of reference go on for 60 ms after a call, which slows whatever another backend "
+        "does next" in report["advice"]
+    )

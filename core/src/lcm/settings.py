@@ -21,6 +21,11 @@ SETTINGS = {
     ),
     "isa_mask": ("", "instruction-set features to take away, separated by commas"),
     "disable": ("", "backends that must not be used, separated by commas"),
+    "tune": (
+        "auto",
+        "auto: commands that run a model measure, once and for 2 s at most, which backend is fastest "
+        "for it; off: only lcm tune measures",
+    ),
     "openblas": ("", "path of a system OpenBLAS library to use instead of scipy-openblas32"),
     "cache_dir": ("", "where measurements, verdicts and prepared data are kept"),
     "models_dir": ("", "a folder with models that are found by name"),

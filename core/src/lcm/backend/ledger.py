@@ -84,7 +84,7 @@ def alone() -> Iterator[bool]:
         if path in _held or INSIDE in os.environ:
             yield True
             return
-        with _locked(path) as sure:
+        with locked(path) as sure:
             _held.append(path)
             try:
                 yield sure
@@ -93,7 +93,7 @@ def alone() -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bool]:
+def locked(path: Path) -> Iterator[bool]:
     """Hold the file's lock; False where there are no locks, or when patience has ended."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,9 +103,9 @@ def _locked(path: Path) -> Iterator[bool]:
         return
     with file:
         end = time.monotonic() + PATIENCE
-        while (locked := _try_lock(file.fileno())) is False and time.monotonic() < end:
+        while (mine := _try_lock(file.fileno())) is False and time.monotonic() < end:
             time.sleep(0.02)
-        yield bool(locked)
+        yield bool(mine)
 
 
 def _try_lock(descriptor: int) -> bool | None:

@@ -1,103 +1,241 @@
-"""Timing a kernel as it is called: on random arguments of a given shape, against the other candidates."""
+"""Timing kernels as a program calls them, on random arguments, in turns with their rivals."""
 
+import os
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from lcm.backend import dispatch
 from lcm.backend.contract import Backend
+from lcm.backend.dispatch import Asked
 from lcm.backend.selftest import parse
-from lcm.backend.tuning import bucket, identity
+from lcm.backend.tuning import identity
 from lcm.errors import LcmError, UsageError
-from lcm.ops import Op
-from lcm.ops.cases import case, possible
+from lcm.ops.cases import case, fixed_sizes, possible
+from lcm.ops.cost import flops, traffic
 from lcm.ops.signature import Bound
-from lcm.tensor import Tensor, enable_grad, no_grad
+from lcm.program import record
+from lcm.tensor import Tensor, no_grad
 
-BUDGET = 0.25  # seconds for one candidate at one shape, once it is warm
-LEAST = 3  # calls, however long they take
+Call = Callable[[], object]
+
+BUDGET = 0.3  # seconds for all candidates at one shape, once they are warm
+TURN = 0.003  # seconds of calls that a candidate makes at a stretch
+LEAST, MOST = 3, 15  # turns of a candidate
+PATIENCE = 0.3  # seconds to wait for threads that have not gone to sleep
+HOPELESS = 3.0  # so many times as slow as the best, a candidate has had its last turn
+
+# Shapes at which a kernel should reach what the machine can do: products of a middling model, and arrays of
+# tens of megabytes; in others every size is 64.
+LARGE: dict[str, dict[str, int]] = {
+    "linear": {"rows": 512, "inputs": 896, "outputs": 4864},
+    "matmul": {"batch": 16, "rows": 512, "inner": 64, "columns": 512},
+    "attention": {
+        "rows": 1024,
+        "capacity": 1024,
+        "heads": 16,
+        "kv_heads": 4,
+        "width": 64,
+        "batch": 1,
+    },
+    "self_attention": {"rows": 1024, "three": 3, "heads": 16, "width": 64, "batch": 1},
+    "rope": {"batch": 1, "rows": 4096, "heads": 16, "width": 128, "half": 64, "positions": 4096},
+    "cache_write": {"batch": 1, "rows": 4096, "capacity": 8192, "heads": 16, "width": 128},
+    "embedding": {"rows": 8192, "width": 1024, "vocabulary": 16384},
+    "cross_entropy": {"rows": 512, "classes": 32768},
+    "rms_norm": {"rows": 8192, "width": 1024},
+    "layer_norm": {"rows": 8192, "width": 1024},
+    "softmax": {"rows": 8192, "width": 1024},
+}
+COUNT = 1 << 23  # of an op on numbers one by one
+
+# What a plain machine does in a second: enough to tell large calls from small ones.
+FLOPS, BYTES = 50e9, 10e9
 
 
 def seconds(symbol: str, sizes: Mapping[str, int], backend: Backend | None) -> float:
-    """The median time of a call on this backend; None is the op's body."""
-    op, format, is_gradient = parse(symbol)
-    bound = case(
-        op, np.random.default_rng(0), shape=sizes, format=format, requires_grad=is_gradient
-    )
-    call = (
-        _gradient(op, bound, symbol, backend)
-        if is_gradient
-        else _forward(op, bound, symbol, backend)
-    )
-    return median(call)
+    """The median time of a call on this backend; None is the op's body. `LcmError` where it refuses."""
+    return in_turns({"": _call(symbol, _arguments(symbol, sizes), backend)})[""]
 
 
-def median(call: Callable[[], object]) -> float:
-    """The median time of a call, after one that is not counted."""
-    call()
-    times: list[float] = []
-    until = time.perf_counter() + BUDGET
-    while len(times) < LEAST or (time.perf_counter() < until and len(times) < 1000):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
-def _forward(op: Op, bound: Bound, symbol: str, backend: Backend | None) -> Callable[[], object]:
-    if backend is None:
-        return _quietly(lambda: op.run_body(bound))
-    kernel = backend.kernels[symbol]
-    return _quietly(lambda: op.run_kernel(kernel, bound))
-
-
-def _gradient(op: Op, bound: Bound, symbol: str, backend: Backend | None) -> Callable[[], object]:
-    if backend is None:
-        return lambda: _through_body(op, bound)
-    with no_grad():
-        y = op.run_body(bound)
-    g = Tensor(np.ones_like(y.data))
-    kernel = backend.kernels[symbol]
-    return _quietly(lambda: op.run_gradient_kernel(kernel, bound, g, y))
-
-
-def _through_body(op: Op, bound: Bound) -> None:
-    """Forward and backward: without a kernel the first is part of the second's cost."""
-    with enable_grad():
-        y = op.run_body_inline(bound)
-    from lcm.grad import gradient
-
-    gradient(
-        y, [t for t in bound.tensors.values() if t.requires_grad], Tensor(np.ones_like(y.data))
-    )
-
-
-def _quietly(call: Callable[[], object]) -> Callable[[], object]:
-    def run() -> None:
-        with no_grad(), np.errstate(all="ignore"):
-            call()
-
-    return run
-
-
-def compare(symbol: str, sizes: Mapping[str, int]) -> dict[str, float]:
-    """The time of every candidate, by name; the tuning table takes them in (it is not saved here)."""
+def times(
+    symbol: str, sizes: Mapping[str, int], backends: Mapping[str, Backend | None],
+    budget: float = BUDGET,
+) -> dict[str, float | None]:  # fmt: skip
+    """The median time of a call on each backend, by name; None where it refuses the shape."""
     op, _, _ = parse(symbol)
     if not possible(op, sizes):
         conditions = " and ".join(op.signature.where) or "sizes of 1 or more"
         raise UsageError(f"{symbol}: no arguments of this shape: it needs {conditions}")
-    found = {}
-    by_identity = {}
-    for name, backend in dispatch.candidates(symbol).items():
+    arguments = _arguments(symbol, sizes)
+    calls = {}
+    for name, backend in backends.items():
         try:
-            found[name] = seconds(symbol, sizes, backend)
+            calls[name] = _call(symbol, arguments, backend)
+            calls[name]()
         except LcmError:
-            continue  # a kernel may refuse a shape; it is then no candidate for it
-        by_identity[identity(backend) if backend else name] = found[name]
-    dispatch.table().add(bucket(symbol, sizes), by_identity)
+            calls.pop(name, None)
+    return dict.fromkeys(backends, None) | in_turns(calls, budget)
+
+
+def compare(
+    symbol: str, sizes: Mapping[str, int], budget: float = BUDGET
+) -> dict[str, float | None]:
+    """The time of every candidate; the tuning table takes them in (it is not saved here)."""
+    backends = dispatch.candidates(symbol)
+    found = times(symbol, sizes, backends, budget)
+    dispatch.table().add(symbol, sizes, {identity(b): found[name] for name, b in backends.items()})
     return found
+
+
+def learn(asked: Iterable[Asked], budget: float) -> int:
+    """Measure what only the prior decides, the heaviest first, for so many seconds; how many shapes."""
+    until, count = time.perf_counter() + budget, 0
+    try:
+        for one in sorted(unmeasured(asked), key=lambda a: -a.calls * _cost(a)):
+            turns = 2 * LEAST * len(dispatch.candidates(one.symbol)) * _cost(one)
+            if time.perf_counter() + turns > until or not list(unmeasured([one])):
+                continue  # too large for what is left, or near to one that has been measured
+            compare(one.symbol, one.sizes, budget / 20)
+            count += 1
+    finally:
+        if count:
+            dispatch.table().save()
+            dispatch.reset()
+    return count
+
+
+def large(symbol: str) -> dict[str, int]:
+    """A shape of this kernel that keeps the machine busy for some milliseconds."""
+    op, _, _ = parse(symbol)
+    sizes = {s: COUNT if s == "count" else 64 for s in op.signature.symbols}
+    return {s: LARGE.get(op.name, sizes).get(s, sizes[s]) for s in sizes} | fixed_sizes(op)
+
+
+def unmeasured(asked: Iterable[Asked]) -> Iterable[Asked]:
+    """Those calls that only the prior decides."""
+    return (a for a in asked if dispatch.decide(a.symbol, a.sizes).reason == dispatch.PRIOR)
+
+
+def in_turns(calls: Mapping[str, Call], budget: float = BUDGET) -> dict[str, float]:
+    """The median seconds of each call. They take turns, so that what disturbs the machine disturbs all."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    until = time.perf_counter() + budget
+    for turn in range(MOST):
+        best = min((min(turns) for turns in found.values() if turns), default=0.0)
+        for name, call in calls.items():
+            if turn == 0 or min(found[name]) < HOPELESS * best:
+                found[name].append(_turn(call, warm=turn == 0 or found[name][-1] < TURN))
+        if turn + 1 >= LEAST and time.perf_counter() > until:
+            break
+    return {name: statistics.median(turns) for name, turns in found.items()}
+
+
+def _turn(call: Call, *, warm: bool) -> float:
+    """The median seconds of some calls in a row."""
+    _settle()
+    if warm:
+        call()  # wakes threads, and brings the arguments into the caches
+    spans: list[float] = []
+    until = time.perf_counter() + TURN
+    while not spans or time.perf_counter() < until:
+        started = time.perf_counter()
+        call()
+        spans.append(time.perf_counter() - started)
+    return statistics.median(spans)
+
+
+def aftermath(symbol: str, sizes: Mapping[str, int], backend: Backend | None) -> float:
+    """How many seconds of processor time this process takes after a call, with nothing left to do."""
+    call = _call(symbol, _arguments(symbol, sizes), backend)
+    call()
+    _settle()
+    call()
+    before = time.process_time()
+    time.sleep(0.06)
+    return time.process_time() - before
+
+
+def _settle() -> None:
+    """Wait until no other thread of this process computes: many a library's spin for a while after a call.
+
+    On two cores those of OpenBLAS, which by default do so for 100 ms, made the call of 40 µs that came next
+    take 4 ms.
+    """
+    until = time.perf_counter() + PATIENCE
+    while _others_run() and time.perf_counter() < until:
+        time.sleep(0.0002)
+
+
+def _others_run() -> bool:
+    """Whether any thread but this one is running, or waits for a core."""
+    own = str(threading.get_native_id())
+    try:
+        tasks = [task for task in os.listdir("/proc/self/task") if task != own]
+    except OSError:  # not Linux: whether processor time passes while this thread sleeps
+        before = time.process_time()
+        time.sleep(0.005)
+        return time.process_time() - before > 0.001
+    return any(_state(task) == "R" for task in tasks)
+
+
+def _state(task: str) -> str:
+    try:
+        with open(f"/proc/self/task/{task}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except OSError:  # it has ended
+        return ""
+
+
+# What is timed.
+
+
+def _arguments(symbol: str, sizes: Mapping[str, int]) -> Bound:
+    op, format, is_gradient = parse(symbol)
+    rng = _Quick(np.random.PCG64(0))
+    bound = case(op, rng, shape=sizes, format=format, requires_grad=is_gradient)
+    for name, spec in op.signature.arrays.items():
+        if name == "start" and spec.bound:  # as if caches were full
+            bound.tensors[name].data[...] = eval(spec.bound, {}, dict(sizes)) - 1
+    return bound
+
+
+class _Quick(np.random.Generator):
+    """Random numbers that repeat: drawing those of a large array takes longer than its kernels."""
+
+    def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
+        return np.resize(super().standard_normal(65_521, dtype), size)
+
+
+def _call(symbol: str, bound: Bound, backend: Backend | None) -> Call:
+    """What a program does for this call, again and again."""
+    op, _, is_gradient = parse(symbol)
+    if not is_gradient:
+        if backend is None:
+            return record(lambda: op.run_body(bound))
+        return backend.kernels[symbol](op.arguments(bound))
+    with no_grad():
+        y = op.run_body(bound)
+    g = Tensor(np.ones_like(y.data))
+    if backend is None:
+        return record(lambda: op.run_gradient_body(bound, g))
+    return backend.kernels[symbol](op.gradient_arguments(bound, g, y))
+
+
+def _cost(asked: Asked) -> float:
+    """About how many seconds a call may take."""
+    operations, moved = cost(asked.symbol, asked.sizes)
+    return max(operations / FLOPS, moved / BYTES)
+
+
+def cost(symbol: str, sizes: Mapping[str, int]) -> tuple[float, int]:
+    """Operations of a call's products, and the bytes that it must move."""
+    op, format, gradient = parse(symbol)
+    return flops(op, sizes, gradient=gradient), traffic(op, sizes, format=format, gradient=gradient)
 
 
 def parse_shape(symbol: str, text: str) -> dict[str, int]:

@@ -1,30 +1,46 @@
-"""The tuning table: for each kernel and bucket of shapes, how long every backend took on this machine."""
+"""The tuning table: how long every backend took for a kernel at the shapes that were measured here.
+
+Each measurement of a shape is averaged with those before it. The choice made first is replaced only by a
+backend that is faster by more than chance explains: two that are equal must not take turns.
+"""
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from lcm import host, settings
+import numpy as np
+
+from lcm import __version__, host, settings
 from lcm.backend.contract import Backend
-from lcm.errors import LcmWarning
+from lcm.backend.ledger import locked
+from lcm.errors import FileError, LcmWarning
 
-# A backend is replaced only by one that was faster by this share: two that are equal must not take turns.
-MARGIN = 0.05
+# What a choice is held against: this share of the time, and more while measurements are few, for each may be
+# off by some hundredths; the mean of n is off by less, as the square root of n.
+MARGIN = 0.02
+DOUBT = 0.10
+REMEMBERED = 25  # measurements in the mean; then older ones fade
+KEPT = 4000  # shapes; those measured longest ago go
+
+Shape = tuple[tuple[str, int], ...]
+Seconds = Mapping[str, float | None]  # by identity; None: it refused the shape
 
 
-def bucket(symbol: str, sizes: Mapping[str, int]) -> str:
-    """The key of a kernel at these sizes: each is rounded up to a power of two."""
-    rounded = " ".join(f"{n}={1 << max(0, size - 1).bit_length()}" for n, size in sizes.items())
-    return f"{symbol} {rounded}"
+def identity(backend: Backend | None) -> str:
+    """What a measurement is of: the name, the version, and one build of the library.
 
-
-def identity(backend: Backend) -> str:
-    """Name, version and a hash of the library: a measurement is of one build."""
+    A build is known by its file's path, size and time: its content takes too long to read at every start.
+    None is the reference, which is as fast as numpy.
+    """
+    if backend is None:
+        return f"reference {__version__} numpy {np.__version__}"
     name = f"{backend.name} {backend.version}".strip()
     if backend.library is None or not os.path.exists(backend.library):
         return name
@@ -33,52 +49,163 @@ def identity(backend: Backend) -> str:
     return f"{name} {hashlib.sha256(mark.encode()).hexdigest()[:12]}"
 
 
+def distance(a: Shape, b: Shape) -> float:
+    """How many powers of two lie between two shapes; infinitely many where a size is more than doubled."""
+    if [name for name, _ in a] != [name for name, _ in b]:
+        return math.inf
+    pairs = zip(a, b, strict=True)
+    steps = [abs(math.log2(max(1, x) / max(1, y))) for (_, x), (_, y) in pairs]
+    return sum(steps) if max(steps, default=0) <= 1 else math.inf
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of one kernel at one shape: the mean times, of how many measurements, and the choice."""
+
+    seconds: Seconds
+    choice: str  # an identity
+    times: int = 1
+
+    def __post_init__(self) -> None:
+        if not all(s is None or 0 < s < math.inf for s in self.seconds.values()):
+            raise ValueError(f"a time is not a positive number: {self.seconds}")
+        if self.seconds[self.choice] is None or self.times < 1:
+            raise ValueError(f"{self.choice!r} cannot be the choice")
+
+    @staticmethod
+    def first(seconds: Seconds) -> "Measured":
+        return Measured(dict(seconds), _fastest(seconds))
+
+    def again(self, seconds: Seconds) -> "Measured":
+        """With another measurement; the candidates being others than before, all that was is void."""
+        if _numbers(seconds).keys() != _numbers(self.seconds).keys():
+            return Measured.first(seconds)
+        times = min(self.times + 1, REMEMBERED)
+        mean: dict[str, float | None] = dict(seconds)
+        for name, old in _numbers(self.seconds).items():
+            mean[name] = old * (_numbers(seconds)[name] / old) ** (1 / times)
+        best, margin = _fastest(mean), max(MARGIN, DOUBT / math.sqrt(times))
+        numbers = _numbers(mean)
+        better = numbers[best] < numbers[self.choice] * (1 - margin)
+        return Measured(mean, best if better else self.choice, times)
+
+    def best_of(self, identities: Collection[str]) -> str:
+        """The choice, or where that is not among these the fastest that is."""
+        left = {i: s for i, s in self.seconds.items() if i in identities}
+        return self.choice if self.choice in left else _fastest(left)
+
+
+def _numbers(seconds: Seconds) -> dict[str, float]:
+    return {name: s for name, s in seconds.items() if s is not None}
+
+
+def _fastest(seconds: Seconds) -> str:
+    numbers = _numbers(seconds)
+    return min(numbers, key=numbers.__getitem__)
+
+
 @dataclass
 class Table:
-    """Seconds by key and backend, and the choice that was made from them, for one host."""
+    """All that was measured on one host with one number of threads, by kernel and shape."""
 
     path: Path
-    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
-    choices: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, dict[Shape, Measured]] = field(default_factory=dict)
+    _news: list[tuple[str, Shape, Seconds]] = field(default_factory=list)  # not saved yet
 
     @staticmethod
     def of_this_host() -> "Table":
-        path = settings.cache_dir() / "tuning" / f"{host.current().fingerprint()}.json"
+        here = host.current()
+        name = f"{here.fingerprint()}-{here.threads()}.json"
+        return Table.load(settings.cache_dir() / "tuning" / name)
+
+    @staticmethod
+    def load(path: Path) -> "Table":
+        """The table in this file; an empty one where there is none, or, with a warning, none readable."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return Table(path, values["seconds"], values["choices"])
+            text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return Table(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(
-                LcmWarning(f"{path}: the tuning table is unreadable ({error}); starting anew"),
-                stacklevel=2,
-            )
-            return Table(path)
+        except (OSError, UnicodeDecodeError) as error:
+            return Table._anew(path, error)
+        try:
+            return Table(path, _parse(json.loads(text)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return Table._anew(path, error)
 
-    def add(self, key: str, seconds: Mapping[str, float]) -> None:
-        """Take in new measurements; the choice changes only by more than the margin."""
-        known = self.seconds.setdefault(key, {})
-        known.update(seconds)
-        best = min(known, key=known.__getitem__)
-        held = self.choices.get(key)
-        if held not in known or known[best] < known[held] * (1 - MARGIN):
-            self.choices[key] = best
+    @staticmethod
+    def _anew(path: Path, error: Exception) -> "Table":
+        message = f"{path}: the tuning table is unreadable ({error}); starting anew"
+        warnings.warn(LcmWarning(message), stacklevel=3)
+        return Table(path)
 
-    def choice(self, key: str, candidates: Mapping[str, str]) -> str | None:
-        """The candidate (name by identity) that was fastest; None where one of them was not measured."""
-        known = {i: s for i, s in self.seconds.get(key, {}).items() if i in candidates}
-        if len(known) < len(candidates) or not known:
-            return None
-        held = self.choices.get(key)
-        best = min(known, key=known.__getitem__)
-        return candidates[held if held in known else best]
+    def __len__(self) -> int:
+        return sum(len(shapes) for shapes in self.measured.values())
+
+    def add(self, symbol: str, sizes: Mapping[str, int], seconds: Seconds) -> None:
+        """Take in a measurement of all candidates, made in turns; at least one must not have refused."""
+        shape = tuple(sorted(sizes.items()))
+        self._take_in(symbol, shape, seconds)
+        self._news.append((symbol, shape, dict(seconds)))
+
+    def _take_in(self, symbol: str, shape: Shape, seconds: Seconds) -> None:
+        shapes = self.measured.setdefault(symbol, {})
+        known = shapes.pop(shape, None)  # and behind all others, as the latest
+        shapes[shape] = known.again(seconds) if known else Measured.first(seconds)
+
+    def nearest(
+        self, symbol: str, sizes: Mapping[str, int], identities: Collection[str]
+    ) -> tuple[dict[str, int], Measured] | None:
+        """The measured shape that is nearest and knows all of these; None where no such one is near."""
+        shape = tuple(sorted(sizes.items()))
+        known = [
+            (distance(shape, other), other, one)
+            for other, one in self.measured.get(symbol, {}).items()
+            if all(i in one.seconds for i in identities)
+        ]
+        apart, other, one = min(known, key=lambda found: found[0], default=(math.inf, (), None))
+        return None if one is None or apart == math.inf else (dict(other), one)
 
     def save(self) -> None:
-        """Write the table whole, beside it and then in its place."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"seconds": self.seconds, "choices": self.choices}, indent=1)
-        descriptor, temporary = tempfile.mkstemp(dir=self.path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, self.path)
+        """Write the table, with what other processes have added meanwhile; `FileError` where it cannot be."""
+        with locked(self.path.with_suffix(".lock")):
+            there = Table.load(self.path)
+            for symbol, shape, seconds in self._news:
+                there._take_in(symbol, shape, seconds)
+            try:
+                there._write()
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise FileError(f"{self.path}: cannot be written: {reason}") from error
+        self.measured = there.measured
+        self._news.clear()
+
+    def _write(self) -> None:
+        """Whole, beside its place and then in it: whatever happens, the old table or the new one is there."""
+        descriptor, new = tempfile.mkstemp(".new", "tuning.", self.path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(self._text())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, self.path)
+        except BaseException:
+            os.unlink(new)
+            raise
+
+    def _text(self) -> str:
+        rows = [
+            {"kernel": symbol, "sizes": dict(shape), "seconds": dict(one.seconds),
+             "choice": one.choice, "times": one.times}
+            for symbol, shapes in self.measured.items()
+            for shape, one in list(shapes.items())[-KEPT:]
+        ]  # fmt: skip
+        return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+
+
+def _parse(rows: Any) -> dict[str, dict[Shape, Measured]]:
+    found: dict[str, dict[Shape, Measured]] = {}
+    for row in rows:
+        shape = tuple(sorted((str(name), int(size)) for name, size in row["sizes"].items()))
+        one = Measured(dict(row["seconds"]), row["choice"], row["times"])
+        found.setdefault(row["kernel"], {})[shape] = one
+    return found

@@ -66,26 +66,59 @@ def why(symbol: str, shape: str, as_json: bool) -> None:
     lcm backends why linear --shape 512,896,4864
     lcm backends why attention_grad --shape rows=256,...
     """
-    from lcm.backend import dispatch, tuning
+    from lcm.backend import dispatch
     from lcm.backend.measure import parse_shape
 
     sizes = parse_shape(symbol, shape)
     choice = dispatch.decide(symbol, sizes)
-    times = dispatch.table().seconds.get(tuning.bucket(symbol, sizes), {})
-    rows = {
-        name: times.get(tuning.identity(backend) if backend else name)
-        for name, backend in dispatch.candidates(symbol).items()
-    }
+    rows = [_candidate(name, symbol, sizes, choice) for name in dispatch.candidates(symbol)]
+    rows.sort(key=lambda row: row["seconds"] or float("inf"))
+    rows += [
+        {"name": v.name, "seconds": None, "at": None, "note": _no_candidate(v, symbol)}
+        for v in discovery.verdicts()
+        if v.name not in dispatch.candidates(symbol)
+    ]
     if as_json:
-        record = {
-            "kernel": symbol,
-            "sizes": sizes,
-            "backend": choice.backend,
-            "reason": choice.reason,
-        }
-        click.echo(json.dumps(record | {"seconds": rows}, indent=2))
+        record = {"kernel": symbol, "sizes": sizes, "backend": choice.backend}
+        click.echo(json.dumps({**record, "reason": choice.reason, "candidates": rows}, indent=2))
         return
     click.echo(f"{choice.backend}: {choice.reason}")
-    for name, seconds in rows.items():
-        hint = f"not measured; lcm tune --op {symbol} --shape {shape}"
-        click.echo(f"  {name:12} {hint if seconds is None else f'{seconds * 1e6:,.1f} µs'}")
+    for row in rows:
+        time = f"{row['seconds'] * 1e6:,.1f} µs" if row["seconds"] else ""
+        click.echo(f"  {row['name']:12} {time:>14}  {row['note']}")
+    if any(row["note"].endswith(NOT_MEASURED) for row in rows):
+        click.echo(f"to measure: lcm tune --op {symbol} --shape {shape}")
+
+
+NOT_MEASURED = "not measured"
+
+
+def _candidate(name: str, symbol: str, sizes: dict[str, int], choice: Any) -> dict[str, Any]:
+    """What is known of a candidate at these sizes, or near them, and what that means for the choice."""
+    from lcm.backend import dispatch, tuning
+
+    backend = dispatch.candidates(symbol)[name]
+    own = tuning.identity(backend)
+    near = dispatch.table().nearest(symbol, sizes, [own])
+    shape, measured = near or (None, None)
+    seconds = measured.seconds[own] if measured else None
+    row = {"name": name, "seconds": seconds, "at": shape}
+    if measured is None:
+        note = NOT_MEASURED
+    elif seconds is None:
+        note = "refuses this shape"
+    else:
+        note = _against(seconds, min(s for s in measured.seconds.values() if s))
+    if shape not in (None, sizes):
+        note += f", at {dispatch.in_words(shape, sizes)}"
+    return row | {"note": f"taken: {note}" if name == choice.backend else note}
+
+
+def _against(seconds: float, best: float) -> str:
+    return "the fastest" if seconds == best else f"{seconds / best:.2f} x the time of the fastest"
+
+
+def _no_candidate(verdict: Verdict, symbol: str) -> str:
+    if verdict.state == "ready":
+        return f"has no kernel {symbol}"
+    return f"{verdict.state}: {verdict.reason}"

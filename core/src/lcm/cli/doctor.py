@@ -1,12 +1,14 @@
-"""lcm doctor: run a real kernel of every ready backend, and say what could be better."""
+"""lcm doctor: run every kernel of every ready backend, and say what could be better."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from lcm.cli import options
 
-PRODUCT = {"rows": 512, "inputs": 512, "outputs": 512}
+BUDGET = 0.05  # seconds to time a kernel for, on all backends together
+SPIN = 0.006  # seconds of processor time after a call: more disturbs whoever is next
 
 
 @click.command()
@@ -18,14 +20,18 @@ def command(as_json: bool) -> None:
     lcm doctor
     lcm doctor --json > report.json
 
+    Each kernel is timed at one large shape, and compared with what the machine was just measured to do at
+    best: multiply-adds, or reading memory, whichever would take longer. More than 100 % came from caches.
     Ends with exit code 1 if something is wrong.
     """
+    limits = _limits()
     report: dict[str, Any] = {
         "host": _host(),
-        "backends": _backends(),
+        "limits": limits,
+        "backends": _backends(limits),
         "libraries": _libraries(),
-        "advice": _advice(),
     }
+    report["advice"] = _advice(report["backends"])
     wrong = [c for b in report["backends"] for c in b["checks"] if not c["ok"]]
     if as_json:
         options.print_json(report)
@@ -48,20 +54,84 @@ def _host() -> dict[str, Any]:
     }
 
 
-def _backends() -> list[dict[str, Any]]:
+def _limits() -> dict[str, float] | None:
+    """The machine's best rates in 10^9 a second, by the backend with the most features that measures them."""
+    from lcm.backend import dispatch, limits
+
+    for backend in dispatch.by_features():
+        if found := limits.measured(backend):
+            return {"f32 operations": found.fma_f32, "f64 operations": found.fma_f64,
+                    "bytes read": found.read}  # fmt: skip
+    return None
+
+
+def _backends(limits: dict[str, float] | None) -> list[dict[str, Any]]:
     from lcm.backend import discovery
 
+    verdicts = discovery.verdicts()
+    opened = [discovery.open_backend(v.name) for v in verdicts if v.state == "ready"]
+    speeds = _speeds(opened, limits)
     rows = []
-    for verdict in discovery.verdicts():
+    for verdict in verdicts:
         row: dict[str, Any] = {"name": verdict.name, "state": verdict.state, "reason": verdict.reason,
-                               "fix": verdict.fix, "checks": [], "notes": {}}  # fmt: skip
+                               "fix": verdict.fix, "checks": [], "notes": {}, "speeds": []}  # fmt: skip
         if verdict.state == "ready":
-            backend = discovery.open_backend(verdict.name)
+            backend = next(b for b in opened if b.name == verdict.name)
             row["notes"] = dict(backend.notes)
             row["checks"] = [*_kernels(backend), *_own_checks(verdict.name)]
-            row["gflops"] = _speed(backend)
+            row["speeds"] = speeds[verdict.name]
+            row["spins"] = _spins(backend)
         rows.append(row)
     return rows
+
+
+def _speeds(
+    backends: Sequence[Any], limits: dict[str, float] | None
+) -> dict[str, list[dict[str, Any]]]:
+    """By backend, how fast each of its kernels is; of the reference, products alone."""
+    from lcm.backend import measure
+    from lcm.errors import LcmError
+
+    found: dict[str, list[dict[str, Any]]] = {backend.name: [] for backend in backends}
+    for symbol in sorted({"linear", *(s for b in backends for s in b.kernels)}):
+        able = {b.name: b for b in backends if symbol in b.kernels}
+        if symbol == "linear":
+            able |= {b.name: None for b in backends if not b.kernels}
+        try:
+            times = measure.times(symbol, measure.large(symbol), able, BUDGET)
+        except LcmError:
+            continue  # wrong kernels are told by the checks
+        for name, seconds in times.items():
+            if seconds:
+                found[name].append(_speed(symbol, seconds, limits))
+    return found
+
+
+def _speed(symbol: str, seconds: float, limits: dict[str, float] | None) -> dict[str, Any]:
+    """The rates of a call, and its share of the limit that binds it."""
+    from lcm.backend import measure
+
+    operations, moved = measure.cost(symbol, measure.large(symbol))
+    rates = operations / seconds / 1e9, moved / seconds / 1e9
+    speed = {"kernel": symbol, "seconds": seconds, "GFLOP/s": rates[0], "GB/s": rates[1]}
+    if limits is None:
+        return speed
+    shares = {
+        "multiply-adds": rates[0] / limits["f32 operations"],
+        "reading": rates[1] / limits["bytes read"],
+    }
+    bound = max(shares, key=shares.__getitem__)
+    return speed | {"share": shares[bound], "of": bound}
+
+
+def _spins(backend: Any) -> float:
+    """Seconds of processor time that its threads, or numpy's, take after a product is done."""
+    from lcm.backend import measure
+
+    if backend.kernels and "linear" not in backend.kernels:
+        return 0.0
+    sizes = {"rows": 256, "inputs": 256, "outputs": 256}
+    return measure.aftermath("linear", sizes, backend if backend.kernels else None)
 
 
 def _kernels(backend: Any) -> list[dict[str, Any]]:
@@ -93,16 +163,6 @@ def _own_checks(name: str) -> list[dict[str, Any]]:
     return checks
 
 
-def _speed(backend: Any) -> float | None:
-    """GFLOP/s of a product of 512 x 512 matrices; None where the backend has no kernel for it."""
-    from lcm.backend import measure
-
-    if backend.kernels and "linear" not in backend.kernels:
-        return None
-    seconds = measure.seconds("linear", PRODUCT, backend if backend.kernels else None)
-    return round(2 * PRODUCT["rows"] * PRODUCT["inputs"] * PRODUCT["outputs"] / seconds / 1e9, 1)
-
-
 def _libraries() -> list[dict[str, Any]]:
     """The BLAS and OpenMP libraries in this process: several may fight over the cores."""
     from threadpoolctl import ThreadpoolController
@@ -111,7 +171,7 @@ def _libraries() -> list[dict[str, Any]]:
     return [{k: i.get(k) for k in keys} for i in ThreadpoolController().info()]
 
 
-def _advice() -> list[str]:
+def _advice(backends: list[dict[str, Any]]) -> list[str]:
     from lcm.backend import discovery, dispatch
     from lcm.generate.loading import DEFAULT, installed
 
@@ -123,7 +183,13 @@ def _advice() -> list[str]:
         advice.append(
             f"two OpenMP libraries are loaded, which slows both: {', '.join(sorted(openmp))}"
         )
-    if len(discovery.ready()) > 1 and not dispatch.table().choices:
+    for row in backends:
+        if row.get("spins", 0) > SPIN:
+            advice.append(
+                f"threads of {row['name']} go on for {row['spins'] * 1e3:.0f} ms after a call, which slows "
+                "whatever another backend does next"
+            )
+    if len(discovery.ready()) > 1 and not len(dispatch.table()):
         advice.append("nothing has been measured here yet: lcm tune")
     if not installed():
         advice.append("no model is installed: pip install 'lcm[tinycode]', or lcm train")
@@ -133,18 +199,10 @@ def _advice() -> list[str]:
 def _print(report: dict[str, Any]) -> None:
     for name, value in report["host"].items():
         click.echo(f"{name:28} {'none' if value is None else value}")
+    for name, value in (report["limits"] or {}).items():
+        click.echo(f"{name:28} {value:,.0f} x 10^9 a second at best")
     for row in report["backends"]:
-        speed = f"{row['gflops']} GFLOP/s on 512 x 512 x 512" if row.get("gflops") else ""
-        click.echo(
-            f"\n{row['name']}: {row['state']}; {row['reason']}{'; ' + row['fix'] if row['fix'] else ''}"
-        )
-        for line in [speed, *(f"{n}: {v}" for n, v in row["notes"].items())]:
-            if line:
-                click.echo(f"  {line}")
-        for check in row["checks"]:
-            click.echo(
-                f"  {'right' if check['ok'] else 'WRONG'}  {check['name']:20} {check['found']}"
-            )
+        _print_backend(row)
     click.echo("\nlibraries with threads of their own")
     for library in report["libraries"]:
         click.echo(
@@ -155,3 +213,25 @@ def _print(report: dict[str, Any]) -> None:
         click.echo("\nadvice")
     for line in report["advice"]:
         click.echo(f"  {line}")
+
+
+def _print_backend(row: dict[str, Any]) -> None:
+    fix = f"; {row['fix']}" if row["fix"] else ""
+    click.echo(f"\n{row['name']}: {row['state']}; {row['reason']}{fix}")
+    for name, value in row["notes"].items():
+        click.echo(f"  {name}: {value}")
+    speeds = {speed["kernel"]: speed for speed in row["speeds"]}
+    for check in row["checks"]:
+        right = "right" if check["ok"] else "WRONG"
+        speed = _in_words(speeds.pop(check["name"], None))
+        click.echo(f"  {right}  {check['name']:20} {check['found']}{speed}".rstrip())
+    for name, speed in speeds.items():
+        click.echo(f"  {name}{_in_words(speed)}")
+
+
+def _in_words(speed: dict[str, Any] | None) -> str:
+    if speed is None:
+        return ""
+    name = "GFLOP/s" if speed["GFLOP/s"] else "GB/s"
+    share = f", {speed['share']:.0%} of {speed['of']}" if "share" in speed else ""
+    return f"; {speed['seconds'] * 1e3:.2f} ms, {speed[name]:.4g} {name}{share}"

@@ -39,6 +39,8 @@ def run(
 ) -> None:  # fmt: skip
     """Print the prompt and, as it comes, its continuation; or one JSON object."""
     sampling = options.take_sampling(controls)
+    from lcm.backend import dispatch
+    from lcm.cli import tune
     from lcm.generate.loading import load_model
 
     with options.on_backend(backend):
@@ -48,13 +50,14 @@ def run(
             options.print_json(
                 _record(loaded.complete(prompt, logprobs=logprobs, **settings), loaded)
             )
-            return
-        pieces = loaded.stream(prompt, **settings)
-        first = next(pieces)  # what is wrong with the prompt shows before anything is printed
-        click.echo(prompt + first.text, nl=False)
-        for piece in pieces:
-            click.echo(piece.text, nl=False)
-        click.echo()
+        else:
+            pieces = loaded.stream(prompt, **settings)
+            first = next(pieces)  # what is wrong with the prompt shows before anything is printed
+            click.echo(prompt + first.text, nl=False)
+            for piece in pieces:
+                click.echo(piece.text, nl=False)
+            click.echo()
+        tune.automatic(dispatch.seen)  # when all is said: the next run gains
 
 
 def _record(completion: Any, loaded: Any) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def command(
 
     Ctrl-C saves a checkpoint and says how to go on.
     """
+    from lcm.cli import tune
     from lcm.train import setup
     from lcm.train.setup import Shape
 
@@ -99,6 +100,8 @@ def command(
                 tokenizer=tokenizer,
                 progress=view.preparing,
             )
+        plan, model = trainer.plan, trainer.model
+        tune.automatic(lambda: tune.of_training(model, plan.batch, plan.context))
         interrupted = _run(trainer, view)
     if interrupted:
         click.echo(f"lcm: interrupted; to go on: lcm train --resume {trainer.run_folder}", err=True)

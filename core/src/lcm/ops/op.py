@@ -200,9 +200,7 @@ class Op:
             kernel = self._kernel(bound, "_grad", backend)
             if kernel:
                 return self.run_gradient_kernel(kernel, bound, g, y)
-            if self.split:
-                return self._split_gradient(bound, g)
-        return self._body_gradient(bound, g)
+        return self.run_gradient_body(bound, g)
 
     def run_gradient_kernel(self, kernel: Kernel, bound: Bound, g: Tensor, y: Tensor) -> Gradients:
         arguments = self.gradient_arguments(bound, g, y)
@@ -211,6 +209,12 @@ class Op:
             None if (a := arguments.get(f"{n}_grad")) is None else Tensor(a.reshape(t.shape))
             for n, t in bound.tensors.items()
         )
+
+    def run_gradient_body(self, bound: Bound, g: Tensor) -> Gradients:
+        """The gradients of the inputs by the op's definition."""
+        if self.split and not state.grad_enabled:
+            return self._split_gradient(bound, g)
+        return self._body_gradient(bound, g)
 
     def _body_gradient(self, bound: Bound, g: Tensor) -> Gradients:
         """Through the body's primitives. The inputs are shadowed, since one may stand for two arguments."""

@@ -1,0 +1,142 @@
+"""The tuning table: what it keeps of measurements, and that it neither flaps nor forgets."""
+
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+
+from lcm.backend.contract import Backend
+from lcm.backend.tuning import Measured, Table, identity
+from lcm.errors import FileError, LcmWarning
+
+SIZES = {"rows": 4, "inputs": 8, "outputs": 8}
+
+
+def noisy(rng, **seconds):
+    return {name: s * (1 + rng.uniform(-0.04, 0.04)) for name, s in seconds.items()}
+
+
+def tuned(rng, times, **seconds):
+    """The choices after each of so many noisy measurements."""
+    found = Measured.first(noisy(rng, **seconds))
+    choices = [found.choice]
+    for _ in range(times):
+        found = found.again(noisy(rng, **seconds))
+        choices.append(found.choice)
+    return choices
+
+
+def test_two_that_are_equal_never_take_turns():
+    for seed in range(100):
+        choices = tuned(np.random.default_rng(seed), 60, a=1.0, b=1.0)
+        assert len(set(choices)) == 1, seed
+
+
+def test_the_choice_between_two_that_differ_changes_at_most_once_and_to_the_better_one():
+    for seed in range(100):
+        choices = tuned(np.random.default_rng(seed), 60, a=1.05, b=1.0)
+        assert "".join(choices).lstrip("a") == "b" * choices.count("b"), seed
+        assert choices[-1] == "b"
+
+
+def test_what_was_measured_with_other_candidates_does_not_count():
+    old = Measured.first({"a": 1.0, "b": 2.0})
+    assert old.again({"a": 1.0, "b": 2.0, "c": 0.99}).choice == "c"
+    assert old.again({"a": None, "b": 2.0}).choice == "b"
+
+
+def test_a_backend_that_is_away_leaves_the_choice_to_the_others():
+    found = Measured.first({"a": 1.0, "b": 3.0, "c": 2.0, "d": None})
+    assert found.best_of(["b", "c", "d"]) == "c"
+
+
+def test_a_build_is_known_by_its_files_path_size_and_time(tmp_path):
+    library = tmp_path / "x.so"
+    library.write_bytes(b"1")
+    names = {identity(Backend("x", {}, library=str(library)))}
+    os.utime(library, ns=(1, 1))
+    names.add(identity(Backend("x", {}, library=str(library))))
+    library.write_bytes(b"22")
+    os.utime(library, ns=(1, 1))
+    names.add(identity(Backend("x", {}, library=str(library))))
+    assert len(names) == 3
+
+
+def test_a_number_of_threads_has_a_table_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("LCM_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("LCM_THREADS", "1")
+    one = Table.of_this_host().path
+    monkeypatch.setenv("LCM_THREADS", "2")
+    assert Table.of_this_host().path != one
+
+
+def add_rows(path, rows):
+    for row in rows:
+        table = Table.load(path)
+        table.add("linear", {"rows": row}, {"a": 1.0})
+        table.save()
+
+
+def test_two_that_tune_at_once_lose_nothing_of_each_other(tmp_path):
+    path = tmp_path / "t.json"
+    context = multiprocessing.get_context("spawn")
+    parts = range(1, 21), range(21, 41), range(41, 61)
+    processes = [context.Process(target=add_rows, args=(path, part)) for part in parts]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert {dict(shape)["rows"] for shape in Table.load(path).measured["linear"]} == {*range(1, 61)}
+
+
+def test_a_table_that_was_loaded_before_another_saved_keeps_both(tmp_path):
+    path = tmp_path / "t.json"
+    one, two = Table.load(path), Table.load(path)
+    one.add("linear", {"rows": 1}, {"a": 1.0, "b": 2.0})
+    two.add("linear", {"rows": 1}, {"a": 4.0, "b": 2.0})
+    two.add("linear", {"rows": 2}, {"a": 1.0})
+    one.save()
+    two.save()
+    two.save()  # what is saved is not added again
+    found = Table.load(path).measured["linear"]
+    assert found[("rows", 1),].seconds == {"a": 2.0, "b": 2.0}  # the geometric means
+    assert found[("rows", 1),].times == 2 and len(found) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "{}]",
+        "[1]",
+        '[{"kernel": "linear"}]',
+        '[{"kernel": "l", "sizes": {"n": 1}, "seconds": {"a": -1}, "choice": "a", "times": 1}]',
+        '[{"kernel": "l", "sizes": {"n": 1}, "seconds": {"a": NaN}, "choice": "a", "times": 1}]',
+        '[{"kernel": "l", "sizes": {"n": 1}, "seconds": {"a": null}, "choice": "a", "times": 1}]',
+        '[{"kernel": "l", "sizes": {"n": 1}, "seconds": {"a": 1}, "choice": "b", "times": 1}]',
+    ],
+)
+def test_a_broken_table_is_said_and_begun_anew(tmp_path, text):
+    path = tmp_path / "t.json"
+    path.write_text(text)
+    with pytest.warns(LcmWarning, match="tuning table is unreadable"):
+        table = Table.load(path)
+    assert len(table) == 0
+    table.add("linear", SIZES, {"a": 1.0})
+    with pytest.warns(LcmWarning, match="tuning table is unreadable"):
+        table.save()
+    assert len(Table.load(path)) == 1
+
+
+def test_a_table_that_cannot_be_written_says_so_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    table = Table(tmp_path / "t.json")
+    table.add("linear", SIZES, {"a": 1.0})
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileError, match=r"t\.json: cannot be written: No space left on device"):
+        table.save()
+    assert [p.name for p in tmp_path.iterdir()] == ["t.lock"]
