@@ -70,3 +70,13 @@ def test_a_library_with_64_bit_integers_is_refused(monkeypatch):
     monkeypatch.setenv("LCM_OPENBLAS", str(library))
     with pytest.raises(BackendError, match="exports no cblas_sgemm; an OpenBLAS with CBLAS and 32-bit"):
         lcm_openblas.open_backend(current())
+
+
+def test_its_threads_sleep_soon_after_a_product():
+    code = (
+        "import time, numpy as np; from lcm.backend import discovery\n"
+        "a = {n: np.ones((256, 256), np.float32) for n in ('x', 'weight', 'out')} | {'bias': None}\n"
+        "discovery.open_backend('openblas').kernels['linear'](a)()\n"
+        "before = time.process_time(); time.sleep(0.1); print(time.process_time() - before)"
+    )
+    assert float(in_new_process(code, LCM_THREADS="2")) < 0.03
