@@ -52,7 +52,7 @@ def run(script, *arguments, **variables):
 @pytest.mark.parametrize("fault", ["none", *FAULTS[SANITIZER]])
 def test_it_finds_what_it_is_for_and_nothing_else(compiled, tmp_path, fault):
     reports = tmp_path / "reports"
-    done = run("edges.py", compiled(fault), **environment(SANITIZER, reports))
+    done = run("on_the_heap.py", compiled(fault), **environment(SANITIZER, reports))
     found = "".join(path.read_text() for path in tmp_path.glob("reports*"))
     assert bool(done.returncode) == bool(found) == (fault != "none"), done.stderr + found
     assert fault == "none" or "faults.c" in found
@@ -69,7 +69,7 @@ def backend(request):
 
 
 def test_its_kernels_touch_nothing_beside_their_arguments(backend):
-    done = run("edges.py", backend)
+    done = run("on_the_heap.py", backend)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,0 +1,15 @@
+"""lcm-avx2 does what lcm asks of every backend; on a processor without AVX2 it says what is missing."""
+
+import pytest
+
+from lcm.backend import discovery
+
+verdict = next((one for one in discovery.verdicts() if one.name == "avx2"), None)
+if verdict is None:
+    pytest.skip("lcm-avx2 cannot be built here: it is not installed", allow_module_level=True)
+if verdict.state == "ineligible":
+    pytest.skip(f"avx2 {verdict.reason}", allow_module_level=True)
+
+from lcm.testing.conformance import *  # noqa: E402, F403
+
+pytestmark = pytest.mark.lcm_backend("avx2")
