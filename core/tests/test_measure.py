@@ -131,7 +131,7 @@ def test_a_hopeless_candidate_has_one_turn(monkeypatch):
 def test_a_turn_begins_when_the_threads_of_the_one_before_are_at_rest(monkeypatch):
     states = iter([True, True, False])
     monkeypatch.setattr(measure, "_others_run", lambda: next(states))
-    measure._settle()
+    measure.settle()
     assert list(states) == []
 
 

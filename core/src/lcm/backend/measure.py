@@ -59,7 +59,7 @@ FLOPS, BYTES = 50e9, 10e9
 
 def seconds(symbol: str, sizes: Mapping[str, int], backend: Backend | None) -> float:
     """The median time of a call on this backend; None is the op's body. `LcmError` where it refuses."""
-    return in_turns({"": _call(symbol, _arguments(symbol, sizes), backend)})[""]
+    return in_turns({"": call_on(symbol, arguments_of(symbol, sizes), backend)})[""]
 
 
 def times(
@@ -71,11 +71,11 @@ def times(
     if not possible(op, sizes):
         conditions = " and ".join(op.signature.where) or "sizes of 1 or more"
         raise UsageError(f"{symbol}: no arguments of this shape: it needs {conditions}")
-    arguments = _arguments(symbol, sizes)
+    arguments = arguments_of(symbol, sizes)
     calls = {}
     for name, backend in backends.items():
         try:
-            calls[name] = _call(symbol, arguments, backend)
+            calls[name] = call_on(symbol, arguments, backend)
             calls[name]()
         except LcmError:
             calls.pop(name, None)
@@ -137,7 +137,7 @@ def in_turns(calls: Mapping[str, Call], budget: float = BUDGET) -> dict[str, flo
 
 def _turn(call: Call, *, warm: bool) -> float:
     """The median seconds of some calls in a row."""
-    _settle()
+    settle()
     if warm:
         call()  # wakes threads, and brings the arguments into the caches
     spans: list[float] = []
@@ -151,16 +151,16 @@ def _turn(call: Call, *, warm: bool) -> float:
 
 def aftermath(symbol: str, sizes: Mapping[str, int], backend: Backend | None) -> float:
     """How many seconds of processor time this process takes after a call, with nothing left to do."""
-    call = _call(symbol, _arguments(symbol, sizes), backend)
+    call = call_on(symbol, arguments_of(symbol, sizes), backend)
     call()
-    _settle()
+    settle()
     call()
     before = time.process_time()
     time.sleep(0.06)
     return time.process_time() - before
 
 
-def _settle() -> None:
+def settle() -> None:
     """Wait until no other thread of this process computes: many a library's spin for a while after a call.
 
     On two cores those of OpenBLAS, which by default do so for 100 ms, made the call of 40 µs that came next
@@ -194,7 +194,7 @@ def _state(task: str) -> str:
 # What is timed.
 
 
-def _arguments(symbol: str, sizes: Mapping[str, int]) -> Bound:
+def arguments_of(symbol: str, sizes: Mapping[str, int]) -> Bound:
     op, format, is_gradient = parse(symbol)
     rng = _Quick(np.random.PCG64(0))
     bound = case(op, rng, shape=sizes, format=format, requires_grad=is_gradient)
@@ -211,7 +211,7 @@ class _Quick(np.random.Generator):
         return np.resize(super().standard_normal(65_521, dtype), size)
 
 
-def _call(symbol: str, bound: Bound, backend: Backend | None) -> Call:
+def call_on(symbol: str, bound: Bound, backend: Backend | None) -> Call:
     """What a program does for this call, again and again."""
     op, _, is_gradient = parse(symbol)
     if not is_gradient:
