@@ -47,6 +47,20 @@ static inline vf vf_zip_high(vf a, vf b) { /* vunpcklps, vunpckhps, vperm2f128 *
   return (vf)_mm256_permute2f128_ps(even, odd, 0x31);
 }
 
+#define vf_sum vf_sum
+static inline float vf_sum(vf x) { /* vextractf128, vaddps, … */
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+#define vf_largest vf_largest
+static inline float vf_largest(vf x) { /* vextractf128, vmaxps, … */
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
 #define vf_from_bf16 vf_from_bf16
 static inline vf vf_from_bf16(const uint16_t *p) { /* vpmovzxwd, vpslld */
   const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));

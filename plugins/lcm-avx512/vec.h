@@ -27,6 +27,12 @@ static inline vf vf_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m51
 #define vf_sqrt vf_sqrt
 static inline vf vf_sqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); } /* vsqrtps */
 
+#define vf_sum vf_sum
+static inline float vf_sum(vf x) { return _mm512_reduce_add_ps((__m512)x); } /* vextractf64x4, vaddps, … */
+
+#define vf_largest vf_largest
+static inline float vf_largest(vf x) { return _mm512_reduce_max_ps((__m512)x); } /* vextractf64x4, vmaxps, … */
+
 #define vf_scale vf_scale
 static inline vf vf_scale(vf x, vf n) { return (vf)_mm512_scalef_ps((__m512)x, (__m512)n); } /* vscalefps */
 

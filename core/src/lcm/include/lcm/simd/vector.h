@@ -49,10 +49,10 @@ static inline vf vf_sqrt(vf x) {
 }
 #endif
 
-/* x * 2^n, rounded once, for whole numbers n of -250 … 250; a NaN in x stays. */
+/* x * 2^n, rounded once, for whole numbers n up to 250; if n is below -250, or no number, x must be 0 or NaN. */
 #ifndef vf_scale
 static inline vf vf_scale(vf x, vf n) {
-  const vi power = __builtin_convertvector(n, vi), half = power >> 1;
+  const vi power = __builtin_convertvector(vf_max(vf_all(-250), n), vi), half = power >> 1;
   return x * (vf)((half + 127) << 23) * (vf)((power - half + 127) << 23);
 }
 #endif
@@ -109,6 +109,16 @@ static inline void vf_transpose(vf x[LANES]) {
 #pragma GCC unroll 32
     for (int i = 0; i < LANES; i++) x[i] = zipped[i];
   }
+}
+
+/* Lane i is the sum of the lanes of x[i], which is lost: as vf_transpose, but what has been zipped is added. */
+static inline vf vf_sums(vf x[LANES]) {
+#pragma GCC unroll 8
+  for (int half = LANES / 2; half; half /= 2) {
+#pragma GCC unroll 16
+    for (int i = 0; i < half; i++) x[i] = vf_zip_low(x[i], x[i + half]) + vf_zip_high(x[i], x[i + half]);
+  }
+  return x[0];
 }
 
 /* LANES numbers of bf16, the upper half of an f32. */
