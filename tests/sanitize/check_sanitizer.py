@@ -18,6 +18,8 @@ from lcm.backend import discovery
 HERE = Path(__file__).parent
 SANITIZER = os.environ["SANITIZER"]
 NAMES = ("avx2", "avx512", "generic")
+# What the compiler puts in calls of.
+RUNTIMES = {"address": b"__asan_", "undefined": b"__ubsan_", "thread": b"__tsan_"}
 FAULTS = {
     "address": ("reads_behind_the_end", "writes_before_the_start", "reads_what_is_freed"),
     "undefined": ("overflows", "shifts_too_far"),
@@ -65,6 +67,8 @@ def backend(request):
     if verdict.state == "ineligible":
         pytest.skip(f"{request.param} {verdict.reason}")
     assert verdict.state == "ready", verdict.reason
+    library = Path(discovery.open_backend(request.param).library)
+    assert RUNTIMES[SANITIZER] in library.read_bytes(), "it was compiled without the sanitizer"
     return request.param
 
 
