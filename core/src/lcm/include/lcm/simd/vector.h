@@ -130,16 +130,17 @@ static inline vf vf_from_bf16(const uint16_t *p) {
 }
 #endif
 
-/* LANES numbers of IEEE half precision. */
+/* LANES numbers of IEEE half precision, by hand: compilers have had _Float16 on all processors only lately. */
 #ifndef vf_from_f16
 static inline vf vf_from_f16(const uint16_t *p) {
-  vf x;
+  vi sign, rest;
   for (int i = 0; i < LANES; i++) {
-    _Float16 h;
-    memcpy(&h, p + i, sizeof h);
-    x[i] = (float)h;
+    sign[i] = (int32_t)((uint32_t)(p[i] & 0x8000) << 16);
+    rest[i] = (p[i] & 0x7fff) << 13;
   }
-  return x;
+  const vi scaled = (vi)((vf)rest * vf_all(0x1p112f)); /* from f16's bias of the exponent to f32's */
+  const vi not_finite = (rest >= vi_all(0x7c00 << 13)) & vi_all(0x7f800000);
+  return (vf)(scaled | not_finite | sign);
 }
 #endif
 
