@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-# A NaN of f32, f16 and bf16 alike, and no index into anything.
+# NaNs of f32, f16 and bf16 alike, and no index into anything: what lies in guards, and in results not written.
 POISON = 0x7FC1
+BLANK = 0x7FC5
 GUARD = 1024  # bytes on each side of an array
 LINE = 64  # bytes
 
@@ -38,7 +39,9 @@ class Guarded:
             end = begin + array.nbytes
             self._spans[name] = (begin, end)
             placed[name] = self._memory[begin:end].view(array.dtype).reshape(array.shape)
-            if name not in blank:
+            if name in blank:
+                self._memory[begin:end].view(np.uint16)[...] = BLANK
+            else:
                 placed[name][...] = array
         self._image = self._memory.copy()
         self.arguments = {n: placed.get(n, value) for n, value in arguments.items()}
@@ -50,6 +53,11 @@ class Guarded:
     def restore(self) -> None:
         """Everything as it was before the first call."""
         np.copyto(self._memory, self._image)
+
+    def clear(self) -> None:
+        """Zeros in every array."""
+        for begin, end in self._spans.values():
+            self._memory[begin:end] = 0
 
     def trespasses(self) -> Iterator[str]:
         """What was written beside the results: `3 bytes behind the end of out`, `x was changed`."""
@@ -65,17 +73,16 @@ class Guarded:
         for name, (begin, end) in self._spans.items():
             if begin <= first < end:
                 return f"{name} was changed, from its byte {first - begin} on"
-        distances = {
-            name: min((abs(first - end), f"behind the end of {name}, {first - end} bytes on"),
-                      (abs(begin - first), f"before {name}, {begin - first} bytes before it"))
-            for name, (begin, end) in self._spans.items()
-        }  # fmt: skip
-        return f"{count} bytes were written {min(distances.values())[1]}"
+        behind = [(first - end, f"behind the end of {n}") for n, (_, end) in self._spans.items()]
+        before = [(begin - first, f"before {n}") for n, (begin, _) in self._spans.items()]
+        distance, where = min(pair for pair in behind + before if pair[0] >= 0)
+        apart = f"{distance} bytes " if distance else "right "
+        return f"{count} bytes were written, the first of them {apart}{where}"
 
     def unwritten(self, name: str) -> np.ndarray:
-        """Where the array still holds poison."""
+        """Where the array still holds what was there before the call."""
         array = self.arguments[name]
         kind = np.dtype(f"u{array.itemsize}")
-        poison = np.full(kind.itemsize // 2, POISON, np.uint16).view(kind)[0]
-        unwritten: np.ndarray = array.view(kind) == poison
+        before = np.full(kind.itemsize // 2, BLANK, np.uint16).view(kind)[0]
+        unwritten: np.ndarray = array.view(kind) == before
         return unwritten

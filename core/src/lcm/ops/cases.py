@@ -35,6 +35,8 @@ USUAL: dict[str, dict[str, float | int]] = {
     "sgd_step": {"lr": 1e-2, "momentum": 0.9, "weight_decay": 0.1},
     "rms_norm": {"eps": 1e-6},
     "layer_norm": {"eps": 1e-5},
+    "attention": {"scale": 0.125},
+    "self_attention": {"scale": 0.125},
 }  # fmt: skip
 
 
