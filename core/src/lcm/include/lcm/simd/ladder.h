@@ -1,5 +1,5 @@
-/* The ladder: out = x @ y, all [n, n], as one idea of optimisation after the other would do it. For lessons, and
-   for `lcm bench ladder`; no op runs on it.
+/* The ladder: out = x @ y, all [n, n], as one idea of optimisation after the other would do it. For lessons,
+   and for `lcm bench ladder`; no op runs on it.
 
    lcm_ladder_naive_f32, _f64      three loops over single numbers
    lcm_ladder_blocked_f32, _f64    the same in tiles that stay in the cache; y is read along its rows
@@ -62,7 +62,7 @@ SCALAR static void naive_f64_row(const void *work, int64_t i, int worker) {
   }
 }
 
-/* Blocked: a piece is one tile of out. A tile of y, 16 or 32 KiB, is in the cache while 64 rows of x use it. */
+/* Blocked: a piece is a tile of out. A tile of y, 16 or 32 KiB, is in the cache while 64 rows of x use it. */
 
 enum { BLOCK = 64 };
 
@@ -102,8 +102,8 @@ SCALAR static void blocked_f64_tile(const void *work, int64_t piece, int worker)
       }
 }
 
-/* SIMD, f64: a piece is PIECE_ROWS x PIECE_COLUMNS of out. Blocks of x and y are packed in the order in which
-   tiles read them, padded with zeros: no tile has an edge, and every load is of what comes next in memory. */
+/* SIMD, f64: a piece is PIECE_ROWS x PIECE_COLUMNS of out at most. Blocks of x and y are packed in the order
+   in which tiles read them, padded with zeros: no tile has an edge, and every load is of what comes next. */
 
 typedef double vd_anywhere __attribute__((vector_size(4 * LANES), aligned(8), may_alias));
 
@@ -148,11 +148,17 @@ static void tile_f64(double *sum, const double *x, const double *y, int64_t dept
   memcpy(sum, s, sizeof s);
 }
 
+/* The size of equal pieces of n, at most `most`, in whole units. */
+static int64_t even_piece(int64_t n, int64_t most, int64_t unit) {
+  return tiles_of(tiles_of(n, tiles_of(n, most)), unit) * unit;
+}
+
 static void simd_f64_piece(const void *work, int64_t piece, int worker) {
   const ladder_work *w = work;
-  const int64_t n = w->n, across = tiles_of(n, PIECE_COLUMNS);
-  const int64_t top = piece / across * PIECE_ROWS, rows = lesser(PIECE_ROWS, n - top);
-  const int64_t left = piece % across * PIECE_COLUMNS, columns = lesser(PIECE_COLUMNS, n - left);
+  const int64_t n = w->n, height = even_piece(n, PIECE_ROWS, TILE_ROWS);
+  const int64_t width = even_piece(n, PIECE_COLUMNS, F64_COLUMNS), across = tiles_of(n, width);
+  const int64_t top = piece / across * height, rows = lesser(height, n - top);
+  const int64_t left = piece % across * width, columns = lesser(width, n - left);
   double *x = (double *)w->memory + worker * PACKED, *y = x + DEPTH * PIECE_ROWS;
   double *out = (double *)w->out + top * n + left, sum[TILE_ROWS * F64_COLUMNS];
   for (int64_t i = 0; i < rows; i++) memset(out + i * n, 0, (size_t)columns * sizeof *out);
@@ -189,10 +195,12 @@ EXPORT int32_t lcm_ladder_blocked_f64(double *out, const double *x, const double
 }
 
 EXPORT int32_t lcm_ladder_simd_f64(double *out, const double *x, const double *y, int64_t n) {
+  if (n == 0) return LCM_OK;
   double *memory = scratch((size_t)workers() * PACKED * sizeof *memory);
   if (!memory) return LCM_NO_MEMORY;
   const ladder_work work = {out, x, y, n, memory};
-  return in_parallel(tiles_of(n, PIECE_ROWS) * tiles_of(n, PIECE_COLUMNS), simd_f64_piece, &work);
+  const int64_t down = tiles_of(n, even_piece(n, PIECE_ROWS, TILE_ROWS));
+  return in_parallel(down * tiles_of(n, even_piece(n, PIECE_COLUMNS, F64_COLUMNS)), simd_f64_piece, &work);
 }
 
 #endif
