@@ -18,13 +18,13 @@ class Decoder:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._ids = Tensor(np.zeros((1, 1), np.int32))
-        self._program: Program[Tensor] | None = None
+        self.program: Program[Tensor] | None = None
         self.cache: KVCache = model.new_cache()
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         """Take in the prompt, at least one token; the logits (vocabulary,) of what comes after it."""
         if self.cache.reserve(len(ids)):
-            self._program = None
+            self.program = None
         with no_grad():
             for first in range(0, len(ids), PREFILL):
                 rows = np.asarray(ids[first : first + PREFILL], np.int32).reshape(1, -1)
@@ -36,13 +36,13 @@ class Decoder:
     def step(self, token: int) -> np.ndarray:
         """Take in one more token; the logits of what comes after it, overwritten by the next step."""
         if self.cache.reserve(1):
-            self._program = None  # its buffers have moved
+            self.program = None  # its buffers have moved
         self._ids.data[0, 0] = token
-        if self._program is None:
-            self._program = record(self._forward)
-            logits = self._program.result
+        if self.program is None:
+            self.program = record(self._forward)
+            logits = self.program.result
         else:
-            logits = self._program()
+            logits = self.program()
         self.cache.advance(1)
         return logits.data.reshape(-1)
 
