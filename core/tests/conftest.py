@@ -1,5 +1,38 @@
 """Fixtures that several test files use."""
 
+from pathlib import Path
+
+import pytest
 from installing import site
 
+from lcm.building import compile_library
+
 __all__ = ["site"]
+
+# Vectors of four numbers, which every compiler can do on every machine.
+GENERIC = """
+#define LANES 4
+#define TILE_ROWS 4
+#define TILE_VECTORS 2
+#include <lcm/simd/types.h>
+"""
+
+
+@pytest.fixture(scope="session")
+def compile_kit(tmp_path_factory):
+    """Make a library of C code that may include the kit's files."""
+
+    def compile_kit(code: str) -> Path:
+        folder = tmp_path_factory.mktemp("kit")
+        (folder / "kernels.c").write_text(GENERIC + code)
+        flags = ["-Werror", "-Wno-unused-function"]
+        compile_library(folder / "kernels.so", [str(folder / "kernels.c")], flags)
+        return folder / "kernels.so"
+
+    return compile_kit
+
+
+@pytest.fixture(scope="session")
+def kit_library(compile_kit):
+    """The whole kit, for whatever machine this is."""
+    return compile_kit("#include <lcm/simd/kernels.h>\n")

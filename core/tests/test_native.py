@@ -1,12 +1,13 @@
 """The native loader: a C library's exports become kernels, its errors become ours, and lies are refused."""
 
+import dataclasses
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lcm import ops
+from lcm import host, ops
 from lcm.backend import native, selftest
 from lcm.backend.cblas import Cblas
 from lcm.errors import BackendError, KernelError
@@ -78,6 +79,35 @@ def test_an_error_code_becomes_an_error_with_the_librarys_words(compiled):
         KernelError, match="lcm_silu failed: it does not support these arguments: width above 9"
     ):
         ops.silu.run_kernel(kernel, bound)
+
+
+TELL = """
+static int64_t told[4];
+void lcm_set_threads(int32_t threads) { told[0] = threads; }
+void lcm_set_caches(int64_t l1, int64_t l2, int64_t l3) { told[1] = l1; told[2] = l2; told[3] = l3; }
+int32_t lcm_silu(const lcm_silu_args *a) {
+  for (int i = 0; i < 4; i++) a->out[i] = (float)told[i];
+  return LCM_OK;
+}
+"""
+
+
+def test_a_library_is_told_of_the_machine_before_its_first_kernel(compiled, monkeypatch):
+    machine = host.load_named("x86-avx2")
+    unknown = dataclasses.replace(machine, l3=host.Fact(None, "a test"))
+    monkeypatch.setattr(native.host, "current", lambda: unknown)
+    monkeypatch.setenv("LCM_THREADS", "3")
+    x, out = np.zeros(4, np.float32), np.zeros(4, np.float32)
+    native.load(compiled(ABI + TELL), "c").kernels["silu"]({"out": out, "x": x, "count": 4})()
+    assert out.tolist() == [3, machine.l1d.value, machine.l2.value, 0]
+    assert machine.l1d.value and machine.l2.value
+
+
+def test_a_code_without_a_name_is_shown(compiled):
+    source = ABI + "int32_t lcm_silu(const lcm_silu_args *a) { (void)a; return 77; }\n"
+    kernel = native.load(compiled(source), "c").kernels["silu"]
+    with pytest.raises(KernelError, match=r"^lcm_silu failed: code 77$"):
+        kernel({"out": None, "x": None, "count": 0})()
 
 
 def test_scalars_sizes_and_missing_inputs_arrive_in_c(compiled):

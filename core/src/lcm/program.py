@@ -3,10 +3,14 @@
 Decide once, run many times. While a function is recorded, each kernel call and each primitive that computes
 becomes a step; views need none, since they look at the same memory. Replaying runs the steps. What changes
 from run to run must be numbers in a tensor that the function was given: the caller writes them in place.
+
+A kind of step may know how to run several at once: then it has a function `group`, which takes neighbours in
+their order and gives fewer steps that do the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from itertools import groupby
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -14,20 +18,22 @@ import numpy as np
 from lcm.tensor import Recording, no_grad, recording
 
 R = TypeVar("R")
+Step = Callable[[], object]
 
 
 class Program(Generic[R]):
-    """Steps, ready to run, and what the function returned: the tensors in which results appear."""
+    """Steps, the calls that run them, and what the function returned: tensors in which results appear."""
 
-    def __init__(self, steps: tuple[Callable[[], object], ...], result: R) -> None:
-        self.steps = steps
+    def __init__(self, steps: Sequence[Step], result: R) -> None:
+        self.steps = tuple(steps)
         self.result = result
+        self.calls = tuple(_grouped(self.steps))
 
     def __call__(self) -> R:
         """Run the steps on what is in the buffers now; the result is overwritten by the next run."""
         with np.errstate(all="ignore"):
-            for step in self.steps:
-                step()
+            for call in self.calls:
+                call()
         return self.result
 
     def __len__(self) -> int:
@@ -42,4 +48,10 @@ def record(function: Callable[[], R], *, gradients: bool = False) -> Program[R]:
     made = Recording()
     with recording(made), nullcontext() if gradients else no_grad(), np.errstate(all="ignore"):
         result = function()
-    return Program(tuple(made.steps), result)
+    return Program(made.steps, result)
+
+
+def _grouped(steps: Sequence[Step]) -> Iterator[Step]:
+    for group, run in groupby(steps, lambda step: getattr(step, "group", None)):
+        neighbours = tuple(run)
+        yield from group(neighbours) if group else neighbours
