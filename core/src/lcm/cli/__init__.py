@@ -24,6 +24,7 @@ COMMANDS = {
     "tune": "Measure which backend is fastest for which shapes.",
     "bench": "Measure products, kernels, training, writing and starting.",
     "host": "Show what this machine is.",
+    "new-backend": "Write the project of a backend of your own.",
 }
 
 
@@ -35,7 +36,8 @@ class _Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
-            command: click.Command = importlib.import_module(f"lcm.cli.{name}").command
+            module = importlib.import_module(f"lcm.cli.{name.replace('-', '_')}")
+            command: click.Command = module.command
             return command
         found = _plugin_commands().get(name)
         return _loaded(found.target) if found else None

@@ -7,6 +7,7 @@ Or in a backend's own tests, in a file with `from lcm.testing.conformance import
 `pytestmark = pytest.mark.lcm_backend("NAME")`.
 """
 
+import itertools
 import threading
 import time
 import warnings
@@ -21,6 +22,7 @@ from lcm.backend.dispatch import REFERENCE
 from lcm.backend.selftest import parse
 from lcm.errors import BackendError
 from lcm.host import current
+from lcm.program import Program
 from lcm.testing import special, tiny
 from lcm.testing import subject as subjects
 from lcm.testing.candidate import Candidate, Run
@@ -55,6 +57,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "subject" in metafunc.fixturenames:
         subject = _subject(metafunc)
         metafunc.parametrize("subject", [subject], ids=[subject.backend.name])
+    if "level" in metafunc.fixturenames:
+        metafunc.parametrize("level", [metafunc.config.getoption("lcm_level")])
     if "candidate" in metafunc.fixturenames:
         subject, level = _subject(metafunc), metafunc.config.getoption("lcm_level")
         applies: Applies = getattr(metafunc.function, "applies", lambda subject, symbol: True)
@@ -247,6 +251,21 @@ def _at_once(runs: list[Run]) -> None:
 
 
 # The backend as a whole.
+
+
+def test_calls_in_a_program_give_the_same_bits(subject: Subject, level: str) -> None:
+    """One call of each kernel, one after the other, in the way in which recorded programs run."""
+    found = (Candidate(subject, symbol, level) for symbol in subject.kernels)
+    runs = [run for one in found for run in itertools.islice(one.runs(one.some(2)), 1)]
+    alone = [run.bits() for run in runs]
+    for run in runs:
+        run.guarded.restore()
+    Program([run.call for run in runs], None)()
+    none(
+        f"{r.trial}: other bits in a program"
+        for r, b in zip(runs, alone, strict=True)
+        if r.bits() != b
+    )
 
 
 def test_it_has_only_kernels_that_there_are(subject: Subject) -> None:
