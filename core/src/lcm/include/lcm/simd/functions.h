@@ -17,8 +17,8 @@ static inline vf vf_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
 /* |size| with the sign of x. */
 static inline vf vf_signed_as(vf size, vf x) { return (vf)(((vi)size & 0x7fffffff) | ((vi)x & INT32_MIN)); }
 
-/* e^x, 0.90 ulp. x = n ln 2 + r, |r| <= ln 2 / 2; ln 2's first part is short, so that n times it is exact. Far
-   below 0 the result is a true 0: processors take some 200 cycles for a product that underflows. */
+/* e^x, 0.90 ulp. x = n ln 2 + r, |r| <= ln 2 / 2; ln 2's first part is short, so that n times it is exact.
+   Far below 0 the result is a true 0: processors take some 200 cycles for a product that underflows. */
 static inline vf vf_exp(vf x) {
   const vi seen = ~(x < -104); /* NaN too */
   x = vf_min(vf_all(89), x);   /* beyond, the result is infinity all the same */

@@ -18,6 +18,12 @@
 #include <lcm/simd/linear.h>      /* linear, matmul and their gradients */
 #include <lcm/simd/elementwise.h> /* arrays number by number; add */
 #include <lcm/simd/activation.h>  /* gelu, silu, swiglu and their gradients */
+#include <lcm/simd/rows.h>        /* rows of numbers: their sums, their largest */
+#include <lcm/simd/norm.h>        /* rms_norm, layer_norm, softmax and their gradients */
+#include <lcm/simd/loss.h>        /* cross_entropy, sum_squares and their gradients */
+#include <lcm/simd/optim.h>       /* adamw_step, sgd_step */
+#include <lcm/simd/embedding.h>   /* embedding and its gradient */
+#include <lcm/simd/rope.h>        /* rope and its gradient, cache_write */
 #include <lcm/simd/attention_tile.h> /* attention in bands of rows: what its passes are made of */
 #include <lcm/simd/attention.h>   /* attention, and its like of one array */
 #include <lcm/simd/attention_grad.h> /* their gradients */
