@@ -15,6 +15,7 @@
 #include <lcm/simd/run.h>         /* programs: many kernels by one call */
 #include <lcm/simd/tile.h>        /* the matrix product's tile in registers, and panels for it */
 #include <lcm/simd/gemm.h>        /* the matrix product: in blocks for the caches, in pieces for the threads */
+#include <lcm/simd/skinny.h>      /* the product for few rows, which packs nothing */
 #include <lcm/simd/linear.h>      /* linear, matmul and their gradients */
 #include <lcm/simd/elementwise.h> /* arrays number by number; add */
 #include <lcm/simd/activation.h>  /* gelu, silu, swiglu and their gradients */

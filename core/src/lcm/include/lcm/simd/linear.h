@@ -8,6 +8,7 @@
 #define LCM_SIMD_LINEAR_H
 
 #include <lcm/simd/gemm.h>
+#include <lcm/simd/skinny.h>
 
 /* [lines, depth] and [depth, lines], in memory. */
 static lines_t along(const void *at, int64_t depth) { return (lines_t){at, depth, 1}; }
@@ -15,6 +16,7 @@ static lines_t along(const void *at, int64_t depth) { return (lines_t){at, depth
 static lines_t across(const void *at, int64_t lines) { return (lines_t){at, 1, lines}; }
 
 static int32_t linear(const lcm_linear_args *a, format_t format) {
+  if (a->rows <= FEW_ROWS) return skinny(a, format);
   const product_t p = {.rows = a->rows, .columns = a->outputs, .depth = a->inputs,
                        .x = along(a->x, a->inputs), .y = along(a->weight, a->inputs), .y_format = format,
                        .out = a->out, .out_row = a->outputs, .bias = a->bias};
