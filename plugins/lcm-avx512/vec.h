@@ -36,6 +36,8 @@ static inline float vf_largest(vf x) { return _mm512_reduce_max_ps((__m512)x); }
 #define vf_scale vf_scale
 static inline vf vf_scale(vf x, vf n) { return (vf)_mm512_scalef_ps((__m512)x, (__m512)n); } /* vscalefps */
 
+#define vf_scale_down vf_scale
+
 static inline __m512i zip_order(int first) { /* of 32 numbers: first, 16 + first, first + 1, … */
   const __m512i pairs = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   return _mm512_add_epi32(pairs, _mm512_set1_epi32(first));

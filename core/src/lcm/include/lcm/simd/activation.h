@@ -16,7 +16,7 @@
 
 /* sigmoid(x), and its derivative s (1 - s) = e / (1 + e)^2 with e = exp(-|x|), exact near s = 1 too. */
 INLINE vf sigmoid_and_slope(vf x, vf *slope) {
-  const vf e = vf_exp(-vf_abs(x)), inverse = 1 / (1 + e);
+  const vf e = vf_exp_negative(-vf_abs(x)), inverse = 1 / (1 + e);
   *slope = e * inverse * inverse;
   return vf_pick(x < 0, e, vf_all(1)) * inverse;
 }
@@ -48,7 +48,7 @@ EXPORT int32_t lcm_gelu(const lcm_gelu_args *a) { return in_parallel(spans(a->co
 INLINE void gelu_grad_vector(const void *args, int64_t i, int64_t n) {
   const lcm_gelu_grad_args *a = args;
   const vf x = vf_load_some(a->x + i, n), g = vf_load_some(a->out_grad + i, n);
-  const vf density = vf_exp(x * x * -0.5f) * 0x1.988454p-2f;
+  const vf density = vf_exp_negative(x * x * -0.5f) * 0x1.988454p-2f;
   vf_store_some(a->x_grad + i, g * (0.5f * (1 + vf_erf(x * 0x1.6a09e6p-1f)) + x * density), n);
 }
 

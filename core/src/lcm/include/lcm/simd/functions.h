@@ -17,20 +17,33 @@ static inline vf vf_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
 /* |size| with the sign of x. */
 static inline vf vf_signed_as(vf size, vf x) { return (vf)(((vi)size & 0x7fffffff) | ((vi)x & INT32_MIN)); }
 
-/* e^x, 0.90 ulp. x = n ln 2 + r, |r| <= ln 2 / 2; ln 2's first part is short, so that n times it is exact.
-   Far below 0 the result is a true 0: processors take some 200 cycles for a product that underflows. */
-static inline vf vf_exp(vf x) {
-  const vi seen = ~(x < -104); /* NaN too */
-  x = vf_min(vf_all(89), x);   /* beyond, the result is infinity all the same */
-  const vf n = vf_round_small(x * 0x1.715476p0f);
-  const vf r = x - n * 0x1.62e4p-1f - n * 0x1.7f7d1cp-20f;
+/* e^r for |r| <= ln 2 / 2. */
+static inline vf vf_exp_near_0(vf r) {
   vf p = r * 0x1.6a51aep-10f + 0x1.123b8cp-7f;
   p = p * r + 0x1.5558cap-5f;
   p = p * r + 0x1.55549p-3f;
   p = p * r + 0x1.fffffcp-2f;
   p = p * r + 1;
-  p = p * r + 1;
-  return vf_scale((vf)(seen & (vi)p), n);
+  return p * r + 1;
+}
+
+/* x - n ln 2; the first part of ln 2 is short, so that n times it is exact. */
+static inline vf vf_less_ln2(vf x, vf n) { return x - n * 0x1.62e4p-1f - n * 0x1.7f7d1cp-20f; }
+
+/* e^x, 0.90 ulp. Far below 0 the result is a true 0: processors take some 200 cycles for a product that
+   underflows. */
+static inline vf vf_exp(vf x) {
+  const vi seen = ~(x < -104); /* NaN too */
+  x = vf_min(vf_all(89), x);   /* beyond, the result is infinity all the same */
+  const vf n = vf_round_small(x * 0x1.715476p0f);
+  return vf_scale((vf)(seen & (vi)vf_exp_near_0(vf_less_ln2(x, n))), n);
+}
+
+/* The same for x <= 0 only, in fewer steps. */
+static inline vf vf_exp_negative(vf x) {
+  const vi seen = ~(x < -104);
+  const vf n = vf_round_small(x * 0x1.715476p0f);
+  return vf_scale_down((vf)(seen & (vi)vf_exp_near_0(vf_less_ln2(x, n))), n);
 }
 
 /* ln x, 0.89 ulp. x = m 2^e with m in sqrt(1/2) … sqrt(2); subnormal numbers are made larger first. */
@@ -77,14 +90,14 @@ static inline vf vf_erf(vf x) {
   far = far * size + 0x1.af260ap-4f;
   far = far * size + 0x1.457cf8p-1f;
   far = far * size + 0x1.20e64ep0f;
-  far = 1 - vf_exp(-size * far);
+  far = 1 - vf_exp_negative(-size * far);
   return vf_signed_as(vf_pick(size < 0.93f, near * size + size, far), x);
 }
 
 /* 1 / (1 + e^-x), 2.5 ulp: both signs by e^-|x|, which does not overflow. Where the quotient falls below
    a power of two, the error of e^-|x| counts twice. */
 static inline vf vf_sigmoid(vf x) {
-  const vf e = vf_exp(-vf_abs(x));
+  const vf e = vf_exp_negative(-vf_abs(x));
   return vf_pick(x < 0, e, vf_all(1)) / (1 + e);
 }
 

@@ -23,7 +23,7 @@ typedef struct {
 
 INLINE vf power_term(const void *row, int64_t i, int64_t n) {
   const powers_t *p = row;
-  return vf_exp(vf_load_some(p->x + i, n) - p->largest);
+  return vf_exp_negative(vf_load_some(p->x + i, n) - p->largest);
 }
 
 /* The sum of exp(x - largest), and the largest number, but -FLT_MAX if all are -infinity. */
@@ -34,7 +34,7 @@ static float sum_of_powers(const float *x, int64_t width, float *largest) {
     const int64_t n = width - i < POWERS_BLOCK ? width - i : POWERS_BLOCK;
     const float top = largest_of(x + i, n);
     if (top > *largest) { /* rare: the powers of a block need not wait for its largest number */
-      sum *= vf_exp(vf_all(*largest - top))[0];
+      sum *= vf_exp_negative(vf_all(*largest - top))[0];
       *largest = top;
     }
     const powers_t powers = {x + i, *largest};
@@ -98,7 +98,7 @@ static void cross_entropy_grad_row(const float *x, float *x_grad, int64_t width,
   const float scale = share / sum_of_powers(x, width, &largest);
   for (int64_t i = 0; i < width; i += LANES) {
     const int64_t n = lanes_left(i, width);
-    vf_store_some(x_grad + i, vf_exp(vf_load_some(x + i, n) - largest) * scale, n);
+    vf_store_some(x_grad + i, vf_exp_negative(vf_load_some(x + i, n) - largest) * scale, n);
   }
   x_grad[target] -= share;
 }

@@ -147,7 +147,7 @@ typedef struct {
 /* exp(x - largest), which out keeps. */
 INLINE vf kept_power(const void *row, int64_t i, int64_t n) {
   const softmax_t *r = row;
-  const vf power = vf_exp(vf_load_some(r->x + i, n) - r->largest);
+  const vf power = vf_exp_negative(vf_load_some(r->x + i, n) - r->largest);
   vf_store_some(r->out + i, power, n);
   return power;
 }

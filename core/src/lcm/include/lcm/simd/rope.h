@@ -27,7 +27,8 @@ INLINE vf swap_pairs(vf x) { return (vf)((vpairs)x << 32 | (vpairs)x >> 32); }
 /* x0 x0 x1 x1 …, of n <= LANES / 2 numbers; the others are zero, and are not touched in memory. */
 INLINE vf twice(const float *p, int64_t n) {
   vhalf x = {0};
-  memcpy(&x, p, n == LANES / 2 ? sizeof x : (size_t)n * sizeof *p);
+  if (n == LANES / 2) memcpy(&x, p, sizeof x);
+  else memcpy(&x, p, (size_t)n * sizeof *p);
   const vpairs wide = __builtin_convertvector(x, vpairs);
   return (vf)(wide << 32 | wide);
 }

@@ -57,6 +57,14 @@ static inline vf vf_scale(vf x, vf n) {
 }
 #endif
 
+/* The same for n <= 0 only: 2^(n + 64) has an exponent of its own, and 2^-64 is the rest. */
+#ifndef vf_scale_down
+static inline vf vf_scale_down(vf x, vf n) {
+  const vi power = __builtin_convertvector(vf_max(vf_all(-190), n), vi);
+  return x * (vf)((power + (64 + 127)) << 23) * 0x1p-64f;
+}
+#endif
+
 /* The sum of all lanes, always in the same order. */
 #ifndef vf_sum
 static inline float vf_sum(vf x) {
