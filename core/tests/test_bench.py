@@ -1,24 +1,28 @@
-"""lcm bench: limits, the ladder, timed cases, reports and their comparison."""
+"""lcm bench: limits, the ladder, kernels, training, writing, starting; figures are what they say."""
 
-import subprocess
-from pathlib import Path
+import dataclasses
+import time
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-import lcm
-from lcm.backend import limits, native
+from lcm import host, models, no_grad
+from lcm.backend import discovery, dispatch, limits, native
 from lcm.backend.contract import Backend
-from lcm.bench import ladder, rungs
+from lcm.backend.selftest import parse
+from lcm.bench import generate, ladder, ops, rungs, startup, timing, train
+from lcm.cli import main
 from lcm.cli.bench import command
+from lcm.errors import LcmError, UsageError
+from lcm.generate.decoder import Decoder
+from lcm.generate.loading import load_model
+from lcm.ops.cases import possible
+from lcm.text.tokenizer import Tokenizer
+from lcm.train.checkpoint import save_model
 
-INCLUDE = Path(lcm.__file__).parent / "include"
+# What the ladder needs, its vectorised product of f32 included.
 KIT = """
-#define LANES 4
-#define TILE_ROWS 4
-#define TILE_VECTORS 2
-#include <lcm/simd/types.h>
 #include <lcm/simd/linear.h>
 #include <lcm/simd/ladder.h>
 EXPORT int32_t lcm_abi(void) { return LCM_ABI; }
@@ -26,16 +30,8 @@ EXPORT int32_t lcm_abi(void) { return LCM_ABI; }
 
 
 @pytest.fixture(scope="module")
-def kit(tmp_path_factory):
-    """The kit for whatever machine this is: vectors of four, which every compiler can do."""
-    folder = tmp_path_factory.mktemp("kit")
-    (folder / "kernels.c").write_text(KIT)
-    options = ["-std=gnu11", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread"]
-    built = folder / "kernels.so"
-    subprocess.run(
-        ["cc", *options, f"-I{INCLUDE}", "-o", built, folder / "kernels.c", "-lm"], check=True
-    )
-    return built
+def kit(compile_kit):
+    return compile_kit(KIT)
 
 
 @pytest.fixture
@@ -151,3 +147,175 @@ def test_what_takes_too_long_is_measured_once_or_skipped_and_said(quick, monkeyp
     results = ladder.run([16, 64, 512], ["f64"], threads=1, budget=0.003, kit=None)
     assert [len(row.seconds) for row in results.rows][1:] == [1, 0]
     assert results.rows[1].note == "measured once" and "skipped: about" in results.rows[2].note
+
+
+def test_the_ladders_threads_are_the_hosts_again_afterwards(kit, quick):
+    set_to = []
+    backend = dataclasses.replace(native.load(kit, "kit"), threads=set_to.append)
+    ladder.run([4], ["f32"], threads=7, budget=0.01, kit=backend)
+    assert set(set_to) >= {1, 7} and set_to[-1] == host.current().threads()
+
+
+# Timing.
+
+
+def test_repetitions_fill_the_budget_after_one_that_is_not_counted():
+    calls, before = [], []
+    found = timing.repeat(lambda: calls.append(1), budget=0.02, before=lambda: before.append(1))
+    assert len(calls) == len(before) == len(found) + 1
+    assert timing.LEAST <= len(found) <= timing.MOST
+    assert len(timing.repeat(lambda: time.sleep(0.02), budget=0.01)) == 1
+    assert len(timing.repeat(lambda: None, budget=1, once=True)) == 1
+
+
+def test_what_is_done_before_is_not_in_the_time():
+    found = timing.repeat(lambda: None, budget=0.05, before=lambda: time.sleep(0.01))
+    assert timing.summary(found)["minimum"] < 0.005
+
+
+def test_a_summary_is_that_of_numpy():
+    seconds = [3.0, 1.0, 2.0, 10.0]
+    found = timing.summary(seconds)
+    assert found["median"] == np.median(seconds) and found["mean"] == np.mean(seconds)
+    assert found["deviation"] == pytest.approx(np.std(seconds, ddof=1)) and found["minimum"] == 1
+    assert timing.summary([]) == {} and timing.summary([2.0])["deviation"] == 0
+
+
+# Kernels.
+
+
+def test_ops_are_measured_on_every_backend_that_has_them(backend, quick, monkeypatch):
+    only_backend(monkeypatch, backend)
+    results = ops.run(["linear"], shape="4,5,6", budget=0.01)
+    cases = {(r.case["kernel"], r.case["backend"]) for r in results.rows}
+    assert {(s, b) for s in ("linear", "linear_grad") for b in ("kit", "reference")} <= cases
+    row = next(
+        r
+        for r in results.rows
+        if r.case == {"kernel": "linear", "shape": "4,5,6", "backend": "kit"}
+    )
+    assert row.figures["GFLOP/s"] == pytest.approx(2 * 4 * 5 * 6 / row.median / 1e9)
+    moved = 4 * (4 * 5 + 6 * 5 + 6 + 4 * 6)
+    assert row.figures["GB/s"] == pytest.approx(moved / row.median / 1e9)
+    peak = results.machine["limits"]
+    shares = {"multiply-adds": row.figures["GFLOP/s"] / peak["fma_f32"],
+              "reading": row.figures["GB/s"] / peak["read"]}  # fmt: skip
+    assert row.figures["of limit"] == max(shares.values()) == shares[row.figures["limit"]]
+
+
+def test_every_kernel_has_shapes_of_which_there_are_arguments():
+    for symbol in ops.symbols([], []):
+        op, _, is_gradient = parse(symbol)
+        for sizes in ops.shapes(symbol):
+            assert list(sizes) == list(op.signature.symbols) and possible(op, sizes)
+            assert not (is_gradient and sizes.get("rows") == 1)
+
+
+def only_backend(monkeypatch, backend):
+    monkeypatch.setattr(discovery, "ready", lambda: (discovery.REFERENCE, backend))
+    monkeypatch.setattr(dispatch, "_memory", dispatch._Memory())
+
+
+# Training, writing, starting.
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    shape = {"n_positions": 8, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    monkeypatch.setitem(train.PRESETS, "6x384", shape)
+    return models.fresh(train.SAME | shape, seed=0)
+
+
+def test_a_trained_token_costs_six_operations_a_weight_and_its_attention(tiny):
+    weights = sum(p.size for n, p in tiny.parameters().items() if p.ndim == 2 and "wpe" not in n)
+    # 2 layers, forward and twice that backward; 2 products of 8 rows with 4.5 keys on average.
+    attention = 2 * 3 * (2 * 2 * 16 * 8 * 4.5)
+    found = train.operations_of_a_step(tiny, batch=3, context=8)
+    assert found == 6 * weights * 3 * 8 + 3 * attention
+
+
+def test_training_is_told_in_tokens_and_money(tiny, monkeypatch):
+    monkeypatch.setenv("LCM_BACKEND", "reference")
+    row = train.run(batch=3, budget=0.05, price=3.6).rows[0]
+    assert row.case == {"model": "6x384", "batch": 3, "context": 8}
+    assert row.figures["tokens/s"] == pytest.approx(3 * 8 / row.median)
+    assert row.figures["cost of 1 M tokens"] == pytest.approx(1e3 / row.figures["tokens/s"])
+    assert row.figures["peak MiB"] > 10 and row.figures["first step s"] > 0
+
+
+def test_a_step_of_the_benchmark_trains(tiny):
+    step = train.Step(tiny, batch=4, context=8)
+    before = {n: p.data.copy() for n, p in tiny.parameters().items()}
+    step()
+    assert step.loss == pytest.approx(np.log(65), rel=0.1)  # of a model that knows nothing
+    assert all((p.data != before[n]).any() for n, p in tiny.parameters().items())
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A folder with a model that has learnt nothing."""
+    tokenizer = Tokenizer.train(["def f(x):\n    return x\n"] * 4, vocabulary=280)
+    config = (
+        train.SAME | train.PRESETS["4x128"] | {"vocab_size": tokenizer.vocabulary, "n_layer": 1}
+    )
+    save_model(tmp_path / "writer", models.fresh(config, seed=0), tokenizer)
+    return tmp_path / "writer"
+
+
+def test_writing_is_told_by_phase(writer, monkeypatch):
+    monkeypatch.setenv("LCM_BACKEND", "reference")
+    prefill, decode = generate.run(str(writer), prompt=9, tokens=4, budget=0.05, price=3.6).rows
+    assert prefill.case == {"model": "writer", "phase": "prefill", "tokens": 9}
+    assert prefill.figures["tokens/s"] == pytest.approx(9 / prefill.median)
+    assert decode.figures["tokens/s"] == pytest.approx(1 / decode.median)
+    assert len(decode.seconds) % 4 == 0
+    assert decode.figures["outside kernels"] == 1 and decode.figures["kernels ms"] == 0
+    with pytest.raises(UsageError, match="context of 64"):
+        generate.run(str(writer), prompt=60, tokens=4)
+
+
+def test_kernels_are_told_from_bodies(writer, backend, monkeypatch):
+    only_backend(monkeypatch, backend)
+    with no_grad():
+        decoder = Decoder(load_model(writer).model)
+        decoder.prefill([1, 2])
+        decoder.step(3)
+    bodies = [generate.is_body(call) for call in decoder.program.calls]
+    assert 0 < sum(bodies) < len(bodies)  # this kit has products alone
+    kernels, rest = generate.inside(decoder)
+    assert kernels > 0 and rest > 0
+
+
+def test_starting_is_told_by_process(writer):
+    results = startup.run(str(writer), budget=0.01)
+    names = [row.case["process"] for row in results.rows]
+    assert names[:4] == ["python", "import lcm", "lcm --version", "first token of writer"]
+    assert all(row.seconds for row in results.rows)
+
+
+def test_a_process_that_fails_is_not_a_time():
+    with pytest.raises(LcmError, match="failed: ValueError: no"):
+        startup._process("raise ValueError('no')")()
+
+
+# The command.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ladder", "--sizes", "64,x"], "--sizes is whole numbers"),
+        (["ladder", "--sizes", "64,99999"], "from 1 to 8192"),
+        (["ladder", "--backend", "nobody"], "'nobody' does not bring the ladder"),
+        (["ops", "--shape", "1,2,3"], "--shape belongs to one --op"),
+        (["ops", "--op", "nothing"], "is no kernel of lcm's"),
+        (["ops", "--backend", "nobody"], "no backend 'nobody' is ready"),
+        (["train", "--context", "9999"], "is more than the model's"),
+        (["compare", "nothing.jsonl", "nothing.jsonl"], "nothing.jsonl: cannot be read"),
+    ],
+)
+def test_a_wrong_use_is_one_clear_line(arguments, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["bench", *arguments])
+    assert end.value.code in (2, 3, 4)
+    assert said in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """lcm bench ladder: one product of matrices, climbed from three loops in Python to the fastest there is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,10 @@ WRONG = "WRONG"
 PATIENCE = 10  # a call that will take so many budgets is not made
 PROBE = 64  # the size whose time predicts that of the first
 
-Progress = Callable[[str], object]
-
 
 def run(
     sizes: Sequence[int] = SIZES, formats: Sequence[str] = tuple(FORMATS), *, threads: int,
-    budget: float = 1.0, kit: Backend | None = None, progress: Progress = str,
+    budget: float = 1.0, kit: Backend | None = None, progress: machine.Progress = str,
 ) -> Results:  # fmt: skip
     """Every rung at every size, each for about `budget` seconds, with its result checked."""
     here = machine.record() | {"threads": threads}

@@ -58,6 +58,9 @@ def _ladder(plot: Any, results: Results) -> Any:
             right.loglog(sizes, speeds, marker="o", markersize=3, label=name)
         _name_axes(left, "N", f"seconds, {format}")
         _name_axes(right, "N", f"GFLOP/s, {format}")
+        for axes in (left, right):
+            axes.set_xticks(found := sorted({int(r.case["n"]) for r in rows}), map(str, found))
+            axes.minorticks_off()
         right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -65,9 +68,9 @@ def _ladder(plot: Any, results: Results) -> Any:
 def _roofline(plot: Any, results: Results) -> Any:
     """Kernels by their operations a byte, under what arithmetic and memory allow (Williams et al., 2009)."""
     rows = [r for r in results.rows if r.seconds and r.figures.get("FLOP/byte")]
-    figure, axes = plot.subplots(figsize=(10, 6), dpi=120)
     if not rows:
         return _bars(plot, results)
+    figure, axes = plot.subplots(figsize=(10, 6), dpi=120)
     limits: Mapping[str, float] = results.machine.get("limits") or {}
     intensities = [float(r.figures["FLOP/byte"] or 0) for r in rows]
     if limits:
@@ -88,7 +91,7 @@ def _roofline(plot: Any, results: Results) -> Any:
 def _bars(plot: Any, results: Results) -> Any:
     """The median of every case, with the deviation."""
     rows: Sequence[Row] = [row for row in results.rows if row.seconds]
-    figure, axes = plot.subplots(figsize=(10, 1 + 0.4 * len(rows)), dpi=120)
+    figure, axes = plot.subplots(figsize=(10, 2 + 0.4 * len(rows)), dpi=120)
     deviations = [1e3 * row.summary["deviation"] for row in rows]
     axes.barh(
         [label(row) for row in rows], [1e3 * row.median for row in rows], xerr=deviations,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from lcm.bench import machine
+from lcm.bench.compare import Change
 from lcm.bench.results import Results, Row, Value
 
 TIMES = ("median", "mean", "deviation", "minimum")
@@ -17,9 +18,7 @@ SHARES = ("of peak", "of limit", "outside kernels")
 def table(results: Results) -> str:
     """Aligned columns, with the machine above and the remarks below."""
     head, rows = _cells(results)
-    texts = [_is_text(results, name) for name in head]
-    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
-    lines = [_aligned(line, widths, texts) for line in (head, *rows)]
+    lines = _columns(head, rows, [_is_text(results, name) for name in head])
     return "\n".join([machine.in_words(results.machine), "", *lines, "", *results.remarks]).rstrip()
 
 
@@ -46,6 +45,19 @@ def comma_separated(results: Results) -> str:
             [*(row.case.get(c, "") for c in cases), len(row.seconds), *times, *values, row.note]
         )
     return out.getvalue()
+
+
+def changes(found: Sequence[Change]) -> str:
+    """What `compare` found, a line a case."""
+    names = _keys(c.case for c in found)
+    head = [*names, "old", "new", "ratio", "95 % interval", "verdict"]
+    rows = [
+        [*(str(c.case.get(n, "")) for n in names), duration(c.old), duration(c.new),
+         f"{c.ratio:.3f}", f"{c.low:.3f} … {c.high:.3f}", c.verdict]
+        for c in found
+    ]  # fmt: skip
+    texts = [any(isinstance(c.case.get(n), str) for c in found) for n in names]
+    return "\n".join(_columns(head, rows, [*texts, False, False, False, False, True]))
 
 
 def duration(seconds: float) -> str:
@@ -97,6 +109,12 @@ def _keys(rows: Iterable[Mapping[str, object]]) -> list[str]:
 def _is_text(results: Results, name: str) -> bool:
     values = [r.case.get(name, r.figures.get(name)) for r in results.rows]
     return name == "note" or any(isinstance(v, str) for v in values)
+
+
+def _columns(head: list[str], rows: Sequence[list[str]], texts: Sequence[bool]) -> list[str]:
+    """Lines with aligned columns: texts to the left, numbers to the right."""
+    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    return [_aligned(line, widths, texts) for line in (head, *rows)]
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int], texts: Sequence[bool]) -> str:

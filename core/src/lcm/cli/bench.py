@@ -18,6 +18,8 @@ FILES = {
     "png": "a chart; needs pip install 'lcm[plot]'",
 }
 
+LARGEST = 8192  # of a ladder's size: four matrices of it in f64 are 2 GiB
+
 
 @click.group()
 def command() -> None:
@@ -36,10 +38,22 @@ def command() -> None:
 def _output(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how results are told, as one dictionary for `_tell`."""
     for name, help in reversed(FILES.items()):
-        flag = f"--{name.replace('_', '-')}"
-        function = click.option(flag, name, metavar="FILE", help=f"Also write {help}.")(function)
+        flag, check = f"--{name.replace('_', '-')}", _can_draw if name == "png" else None
+        option = click.option(
+            flag, name, metavar="FILE", callback=check, help=f"Also write {help}."
+        )
+        function = option(function)
     function = click.option("--chart", is_flag=True, help="Also draw in the terminal.")(function)
     return click.option("--markdown", is_flag=True, help="Print a table in Markdown.")(function)
+
+
+def _can_draw(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    """Say what is missing before anything is measured."""
+    if path:
+        from lcm.bench import pictures
+
+        pictures.need()
+    return path
 
 
 def _budget(seconds: float, of: str) -> Callable[..., Any]:
@@ -63,13 +77,19 @@ _price = click.option(
 @click.option(
     "--threads", type=click.IntRange(1, 256), help="Of the threaded rungs; else as kernels use."
 )
+@click.option(
+    "--backend",
+    "-b",
+    default="",
+    metavar="NAME",
+    help="Climb this one's rungs; else those of the one that asks for the most of the processor.",
+)
 @_budget(1.0, "rung at a size")
-@options.backend
 @_output
 def ladder(
     sizes: str, format: str, threads: int | None, budget: float, backend: str, **output: Any
 ) -> None:
-    """Climb from three loops to the fastest product there is, C = A @ B of N x N, an idea at a time.
+    """Climb from three loops to the fastest product of N x N matrices, an idea at a time.
 
     \b
     lcm bench ladder
@@ -108,8 +128,10 @@ def _numbers(text: str) -> list[int]:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 1:
-        raise click.UsageError(f"--sizes is whole numbers from 1 up, such as 64,128, not {text!r}")
+    if not numbers or min(numbers) < 1 or max(numbers) > LARGEST:
+        raise click.UsageError(
+            f"--sizes is whole numbers from 1 to {LARGEST}, such as 64,128, not {text!r}"
+        )
     return numbers
 
 
@@ -138,3 +160,179 @@ def _tell(
         write_atomically(csv, lambda file: file.write(text.encode()))
     if png:
         pictures.draw(results, Path(png))
+
+
+@command.command()
+@click.option(
+    "--op",
+    "names",
+    multiple=True,
+    metavar="OP",
+    help="Only this op, or this kernel; may be repeated.",
+)
+@click.option(
+    "--backend",
+    "-b",
+    "backends",
+    multiple=True,
+    metavar="NAME",
+    help="Only this backend; may be repeated.",
+)
+@click.option(
+    "--shape", default="", metavar="SIZES", help="With one --op: its sizes, such as 512,896,4864."
+)
+@_budget(0.2, "kernel at a shape")
+@_output
+def ops(
+    names: tuple[str, ...], backends: tuple[str, ...], shape: str, budget: float, **output: Any
+) -> None:
+    """Time every kernel on every backend, beside what the machine can do at best.
+
+    \b
+    lcm bench ops
+    lcm bench ops --op linear --op linear_grad --chart
+    lcm bench ops --op linear --shape 512,896,4864 --png roofline.png
+    """
+    from lcm.bench import ops
+
+    if shape and len(names) != 1:
+        raise click.UsageError("--shape belongs to one --op")
+    _tell(ops.run(names, backends, shape, budget=budget, progress=_progress), **output)
+
+
+@command.command()
+@click.option(
+    "--preset",
+    type=click.Choice(["6x384", "4x128"]),
+    default="6x384",
+    show_default=True,
+    help="A GPT-2 of so many layers and such width.",
+)
+@click.option(
+    "--model", "-m", default="", metavar="MODEL", help="This model instead, as for lcm complete."
+)
+@click.option(
+    "--batch", type=click.IntRange(1), default=12, show_default=True, help="Sequences in a step."
+)
+@click.option(
+    "--context",
+    type=click.IntRange(0),
+    default=0,
+    help="Tokens in a sequence; 0: the model's, and 256 at most.",
+)
+@options.backend
+@_budget(10.0, "step")
+@_price
+@_output
+def train(
+    preset: str,
+    model: str,
+    batch: int,
+    context: int,
+    backend: str,
+    budget: float,
+    price: float | None,
+    **output: Any,
+) -> None:
+    """Time steps of training: tokens a second, peak memory, the first step.
+
+    \b
+    lcm bench train
+    lcm bench train --preset 4x128 --price 0.08 --json-lines train.jsonl
+    """
+    from lcm.bench import train
+    from lcm.generate.loading import find_model
+
+    with options.on_backend(backend):
+        results = train.run(
+            preset,
+            find_model(model) if model else None,
+            batch=batch,
+            context=context,
+            budget=budget,
+            price=price,
+            progress=_progress,
+        )
+    _tell(results, **output)
+
+
+@command.command()
+@options.model
+@click.option(
+    "--prompt", type=click.IntRange(1), default=128, show_default=True, help="Tokens to take in."
+)
+@click.option(
+    "--tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens to write."
+)
+@options.backend
+@_budget(5.0, "phase")
+@_price
+@_output
+def generate(
+    model: str,
+    prompt: int,
+    tokens: int,
+    backend: str,
+    budget: float,
+    price: float | None,
+    **output: Any,
+) -> None:
+    """Time a model that takes in a prompt and writes: tokens a second, and what is not computing.
+
+    \b
+    lcm bench generate
+    lcm bench generate --model runs/mine --prompt 512 --tokens 128
+    """
+    from lcm.bench import generate
+
+    with options.on_backend(backend):
+        results = generate.run(
+            model, prompt=prompt, tokens=tokens, budget=budget, price=price, progress=_progress
+        )
+    _tell(results, **output)
+
+
+@command.command()
+@options.model
+@_budget(3.0, "process")
+@_output
+def startup(model: str, budget: float, **output: Any) -> None:
+    """Time processes: importing lcm, lcm --version, and a model's first token."""
+    from lcm.bench import startup
+
+    _tell(startup.run(model, budget=budget, progress=_progress), **output)
+
+
+@command.command()
+@click.argument("old", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("new", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="A smaller change does not count.",
+)
+def compare(old: Path, new: Path, threshold: float) -> None:
+    """Compare two files of --json-lines, case by case: how much faster NEW is than OLD.
+
+    \b
+    lcm bench compare before.jsonl after.jsonl
+    lcm bench compare before.jsonl after.jsonl --threshold 0.1
+
+    Above 1 is faster. The interval holds the ratio of medians with 95 % confidence, as far as the repetitions
+    tell (bootstrap). Ends with exit code 1 if a case is slower: its whole interval is below 1 - threshold.
+    """
+    from lcm.bench import compare, report
+    from lcm.bench.results import Results
+
+    sides = Results.load(old), Results.load(new)
+    changes = compare.compare(*sides, threshold=threshold)
+    for line in compare.differences(*sides):
+        click.echo(f"lcm: note: {line}", err=True)
+    click.echo(report.changes(changes))
+    slower = sum(change.verdict == "slower" for change in changes)
+    if slower:
+        raise click.ClickException(
+            f"{slower} of {len(changes)} cases are slower by more than {threshold:.0%}"
+        )
