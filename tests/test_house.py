@@ -15,7 +15,7 @@ LAYERS = (
     ("errors",),
     ("settings", "packages"),
     ("host", "formats"),
-    ("primitives", "tensor", "grad", "program"),
+    ("memory", "primitives", "tensor", "grad", "program"),
     ("ops",),
     ("backend", "files", "text"),
     ("nn",),
