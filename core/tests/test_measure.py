@@ -100,7 +100,7 @@ class Clock:
 
 
 def test_candidates_take_turns_so_that_a_busy_while_disturbs_all_of_them(monkeypatch):
-    clock = Clock(busy=lambda now: now < 0.006)  # most of what one would take alone
+    clock = Clock(busy=lambda now: now < 0.006)  # most of what one would take alone, or 0.4 of both
     monkeypatch.setattr(measure, "time", clock)
     monkeypatch.setattr(measure, "_others_run", lambda: False)
     found = measure.in_turns({"first": clock.call(10e-6), "second": clock.call(11e-6)}, 0.05)
@@ -248,13 +248,16 @@ def test_tune_says_what_every_candidate_took_and_where_that_is_kept():
     assert last == f"kept in {dispatch.table().path}"
     (row,) = json.loads(run(tune.command, "--op", "linear", "--shape", "4,8,8", "--json").stdout)
     assert row["sizes"] == SIZES and row["seconds"]["picky"] is None
-    assert Table.of_this_host().measured["linear"][tuple(sorted(SIZES.items()))].times == 2
+    shape = tuple(sorted(SIZES.items()))
+    assert Table.of_this_host().measured["linear"][shape].times == 2
+    run(tune.command, "--op", "linear", "--shape", "4,8,8", "--anew")
+    assert Table.of_this_host().measured["linear"][shape].times == 1
 
 
 def test_ctrl_c_in_tune_keeps_what_was_measured(monkeypatch):
     compare = measure.compare
 
-    def interrupted(symbol, sizes):
+    def interrupted(symbol, sizes, anew):
         if sizes["rows"] == 128:
             raise KeyboardInterrupt
         return compare(symbol, {**sizes, "inputs": 8, "outputs": 8})

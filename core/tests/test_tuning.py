@@ -46,6 +46,11 @@ def test_what_was_measured_with_other_candidates_does_not_count():
     assert old.again({"a": None, "b": 2.0}).choice == "b"
 
 
+def test_a_time_that_halves_shows_that_the_one_before_was_disturbed():
+    found = Measured.first({"a": 1.0, "b": 100.0}).again({"a": 1.1, "b": 0.9})
+    assert (found.choice, found.seconds, found.times) == ("b", {"a": 1.1, "b": 0.9}, 1)
+
+
 def test_a_backend_that_is_away_leaves_the_choice_to_the_others():
     found = Measured.first({"a": 1.0, "b": 3.0, "c": 2.0, "d": None})
     assert found.best_of(["b", "c", "d"]) == "c"

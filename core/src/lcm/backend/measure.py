@@ -19,7 +19,7 @@ from lcm.ops.cases import case, fixed_sizes, possible
 from lcm.ops.cost import flops, traffic
 from lcm.ops.signature import Bound
 from lcm.program import record
-from lcm.tensor import Tensor, no_grad
+from lcm.tensor import Tensor
 
 Call = Callable[[], object]
 
@@ -32,33 +32,26 @@ HOPELESS = 3.0  # so many times as slow as the best, a candidate has had its las
 # Shapes at which a kernel should reach what the machine can do: products of a middling model, and arrays of
 # tens of megabytes; in others every size is 64.
 LARGE: dict[str, dict[str, int]] = {
-    "linear": {"rows": 512, "inputs": 896, "outputs": 4864},
+    "linear": {"rows": 256, "inputs": 896, "outputs": 4864},
     "matmul": {"batch": 16, "rows": 512, "inner": 64, "columns": 512},
-    "attention": {
-        "rows": 1024,
-        "capacity": 1024,
-        "heads": 16,
-        "kv_heads": 4,
-        "width": 64,
-        "batch": 1,
-    },
-    "self_attention": {"rows": 1024, "three": 3, "heads": 16, "width": 64, "batch": 1},
+    "attention": {"rows": 512, "capacity": 512, "heads": 16, "kv_heads": 4, "width": 64, "batch": 1},
+    "self_attention": {"rows": 512, "three": 3, "heads": 16, "width": 64, "batch": 1},
     "rope": {"batch": 1, "rows": 4096, "heads": 16, "width": 128, "half": 64, "positions": 4096},
     "cache_write": {"batch": 1, "rows": 4096, "capacity": 8192, "heads": 16, "width": 128},
     "embedding": {"rows": 8192, "width": 1024, "vocabulary": 16384},
     "cross_entropy": {"rows": 512, "classes": 32768},
-    "rms_norm": {"rows": 8192, "width": 1024},
-    "layer_norm": {"rows": 8192, "width": 1024},
-    "softmax": {"rows": 8192, "width": 1024},
-}
-COUNT = 1 << 23  # of an op on numbers one by one
+    "rms_norm": {"rows": 4096, "width": 1024},
+    "layer_norm": {"rows": 4096, "width": 1024},
+    "softmax": {"rows": 4096, "width": 1024},
+}  # fmt: skip
+COUNT = 1 << 22  # of an op on numbers one by one
 
 # What a plain machine does in a second: enough to tell large calls from small ones.
 FLOPS, BYTES = 50e9, 10e9
 
 
 def seconds(symbol: str, sizes: Mapping[str, int], backend: Backend | None) -> float:
-    """The median time of a call on this backend; None is the op's body. `LcmError` where it refuses."""
+    """The time of a call on this backend; None is the op's body. `LcmError` where it refuses."""
     return in_turns({"": call_on(symbol, arguments_of(symbol, sizes), backend)})[""]
 
 
@@ -66,7 +59,7 @@ def times(
     symbol: str, sizes: Mapping[str, int], backends: Mapping[str, Backend | None],
     budget: float = BUDGET,
 ) -> dict[str, float | None]:  # fmt: skip
-    """The median time of a call on each backend, by name; None where it refuses the shape."""
+    """The time of a call on each backend, by name; None where it refuses the shape."""
     op, _, _ = parse(symbol)
     if not possible(op, sizes):
         conditions = " and ".join(op.signature.where) or "sizes of 1 or more"
@@ -83,12 +76,16 @@ def times(
 
 
 def compare(
-    symbol: str, sizes: Mapping[str, int], budget: float = BUDGET
+    symbol: str, sizes: Mapping[str, int], budget: float = BUDGET, *, anew: bool = False
 ) -> dict[str, float | None]:
-    """The time of every candidate; the tuning table takes them in (it is not saved here)."""
+    """The time of every candidate; the tuning table takes them in (it is not saved here).
+
+    They are averaged with what was measured before, unless that is to be begun `anew`.
+    """
     backends = dispatch.candidates(symbol)
     found = times(symbol, sizes, backends, budget)
-    dispatch.table().add(symbol, sizes, {identity(b): found[name] for name, b in backends.items()})
+    by_identity = {identity(backend): found[name] for name, backend in backends.items()}
+    dispatch.table().add(symbol, sizes, by_identity, anew=anew)
     return found
 
 
@@ -122,7 +119,10 @@ def unmeasured(asked: Iterable[Asked]) -> Iterable[Asked]:
 
 
 def in_turns(calls: Mapping[str, Call], budget: float = BUDGET) -> dict[str, float]:
-    """The median seconds of each call. They take turns, so that what disturbs the machine disturbs all."""
+    """The seconds of each call. They take turns, so that what disturbs the machine disturbs all.
+
+    What counts is the lower quartile of a call's turns: a disturbance only ever adds.
+    """
     found: dict[str, list[float]] = {name: [] for name in calls}
     until = time.perf_counter() + budget
     for turn in range(MOST):
@@ -132,7 +132,7 @@ def in_turns(calls: Mapping[str, Call], budget: float = BUDGET) -> dict[str, flo
                 found[name].append(_turn(call, warm=turn == 0 or found[name][-1] < TURN))
         if turn + 1 >= LEAST and time.perf_counter() > until:
             break
-    return {name: statistics.median(turns) for name, turns in found.items()}
+    return {name: sorted(turns)[len(turns) // 4] for name, turns in found.items()}
 
 
 def _turn(call: Call, *, warm: bool) -> float:
@@ -195,6 +195,7 @@ def _state(task: str) -> str:
 
 
 def arguments_of(symbol: str, sizes: Mapping[str, int]) -> Bound:
+    """Random arguments of this kernel."""
     op, format, is_gradient = parse(symbol)
     rng = _Quick(np.random.PCG64(0))
     bound = case(op, rng, shape=sizes, format=format, requires_grad=is_gradient)
@@ -212,15 +213,15 @@ class _Quick(np.random.Generator):
 
 
 def call_on(symbol: str, bound: Bound, backend: Backend | None) -> Call:
-    """What a program does for this call, again and again."""
+    """What a program does for this call, again and again; a gradient is that of a random result."""
     op, _, is_gradient = parse(symbol)
     if not is_gradient:
         if backend is None:
             return record(lambda: op.run_body(bound))
         return backend.kernels[symbol](op.arguments(bound))
-    with no_grad():
-        y = op.run_body(bound)
-    g = Tensor(np.ones_like(y.data))
+    shape = bound.shape(op.signature.output) if op.signature.output else ()
+    rng = _Quick(np.random.PCG64(1))
+    y, g = (Tensor(rng.standard_normal(shape, np.float32)) for _ in range(2))
     if backend is None:
         return record(lambda: op.run_gradient_body(bound, g))
     return backend.kernels[symbol](op.gradient_arguments(bound, g, y))

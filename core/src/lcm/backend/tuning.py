@@ -1,7 +1,8 @@
 """The tuning table: how long every backend took for a kernel at the shapes that were measured here.
 
-Each measurement of a shape is averaged with those before it. The choice made first is replaced only by a
-backend that is faster by more than chance explains: two that are equal must not take turns.
+Each measurement of a shape is averaged with those before it, and a choice once made is replaced only by a
+backend whose mean is better by a margin: two that are equal must not take turns. With measurements that are
+off by up to 4 % at random, the choice between two equal ones changes once in 3,000 measurements.
 """
 
 import hashlib
@@ -22,10 +23,7 @@ from lcm.backend.contract import Backend
 from lcm.backend.ledger import locked
 from lcm.errors import FileError, LcmWarning
 
-# What a choice is held against: this share of the time, and more while measurements are few, for each may be
-# off by some hundredths; the mean of n is off by less, as the square root of n.
-MARGIN = 0.02
-DOUBT = 0.10
+MARGIN = 0.03  # of the time that the present choice takes
 REMEMBERED = 25  # measurements in the mean; then older ones fade
 KEPT = 4000  # shapes; those measured longest ago go
 
@@ -77,16 +75,16 @@ class Measured:
         return Measured(dict(seconds), _fastest(seconds))
 
     def again(self, seconds: Seconds) -> "Measured":
-        """With another measurement; the candidates being others than before, all that was is void."""
-        if _numbers(seconds).keys() != _numbers(self.seconds).keys():
+        """With another measurement. What was before is void if the candidates were others, or disturbed."""
+        new, old = _numbers(seconds), _numbers(self.seconds)
+        if new.keys() != old.keys() or any(new[name] < old[name] / 2 for name in new):
             return Measured.first(seconds)
         times = min(self.times + 1, REMEMBERED)
         mean: dict[str, float | None] = dict(seconds)
-        for name, old in _numbers(self.seconds).items():
-            mean[name] = old * (_numbers(seconds)[name] / old) ** (1 / times)
-        best, margin = _fastest(mean), max(MARGIN, DOUBT / math.sqrt(times))
-        numbers = _numbers(mean)
-        better = numbers[best] < numbers[self.choice] * (1 - margin)
+        for name in new:
+            mean[name] = old[name] * (new[name] / old[name]) ** (1 / times)
+        best, numbers = _fastest(mean), _numbers(mean)
+        better = numbers[best] < numbers[self.choice] * (1 - MARGIN)
         return Measured(mean, best if better else self.choice, times)
 
     def best_of(self, identities: Collection[str]) -> str:
@@ -110,7 +108,7 @@ class Table:
 
     path: Path
     measured: dict[str, dict[Shape, Measured]] = field(default_factory=dict)
-    _news: list[tuple[str, Shape, Seconds]] = field(default_factory=list)  # not saved yet
+    _news: list[tuple[str, Shape, Seconds, bool]] = field(default_factory=list)  # not saved yet
 
     @staticmethod
     def of_this_host() -> "Table":
@@ -141,16 +139,18 @@ class Table:
     def __len__(self) -> int:
         return sum(len(shapes) for shapes in self.measured.values())
 
-    def add(self, symbol: str, sizes: Mapping[str, int], seconds: Seconds) -> None:
+    def add(
+        self, symbol: str, sizes: Mapping[str, int], seconds: Seconds, *, anew: bool = False
+    ) -> None:
         """Take in a measurement of all candidates, made in turns; at least one must not have refused."""
         shape = tuple(sorted(sizes.items()))
-        self._take_in(symbol, shape, seconds)
-        self._news.append((symbol, shape, dict(seconds)))
+        self._take_in(symbol, shape, seconds, anew)
+        self._news.append((symbol, shape, dict(seconds), anew))
 
-    def _take_in(self, symbol: str, shape: Shape, seconds: Seconds) -> None:
+    def _take_in(self, symbol: str, shape: Shape, seconds: Seconds, anew: bool) -> None:
         shapes = self.measured.setdefault(symbol, {})
         known = shapes.pop(shape, None)  # and behind all others, as the latest
-        shapes[shape] = known.again(seconds) if known else Measured.first(seconds)
+        shapes[shape] = known.again(seconds) if known and not anew else Measured.first(seconds)
 
     def nearest(
         self, symbol: str, sizes: Mapping[str, int], identities: Collection[str]
@@ -169,8 +169,8 @@ class Table:
         """Write the table, with what other processes have added meanwhile; `FileError` where it cannot be."""
         with locked(self.path.with_suffix(".lock")):
             there = Table.load(self.path)
-            for symbol, shape, seconds in self._news:
-                there._take_in(symbol, shape, seconds)
+            for news in self._news:
+                there._take_in(*news)
             try:
                 there._write()
             except OSError as error:

@@ -81,8 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command, and end the process with its exit code."""
     from lcm.errors import LcmError, LcmWarning
 
-    # The threads of numpy's own library, too, should sleep soon after a product: by default they wait awake for
-    # 100 ms, and slow whatever a backend does next. Here numpy is not imported yet.
+    # The threads of numpy's own library, too, should sleep soon after a product: by default they wait awake
+    # for 100 ms, and slow whatever a backend does next. Here numpy is not imported yet.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "17")
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", LcmWarning)

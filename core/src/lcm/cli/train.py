@@ -101,7 +101,8 @@ def command(
                 progress=view.preparing,
             )
         plan, model = trainer.plan, trainer.model
-        tune.automatic(lambda: tune.of_training(model, plan.batch, plan.context))
+        if not resumed:  # which goes on as it began, bit by bit
+            tune.automatic(lambda: tune.of_training(model, plan.batch, plan.context))
         interrupted = _run(trainer, view)
     if interrupted:
         click.echo(f"lcm: interrupted; to go on: lcm train --resume {trainer.run_folder}", err=True)

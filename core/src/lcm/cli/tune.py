@@ -28,9 +28,10 @@ SECONDS = 2.0  # that measuring may take when nobody has asked for it
     "--op", "symbol", metavar="OP", help="Only this kernel, such as linear or linear_grad."
 )
 @click.option("--shape", metavar="SIZES", help="With --op: its sizes, such as 512,896,4864.")
+@click.option("--anew", is_flag=True, help="Forget what was measured before at these shapes.")
 @options.as_json
 def command(
-    model: str, training: bool, symbol: str | None, shape: str | None, as_json: bool
+    model: str, training: bool, symbol: str | None, shape: str | None, anew: bool, as_json: bool
 ) -> None:
     """Time every ready backend and the reference at the shapes that matter, and keep the fastest.
 
@@ -51,7 +52,7 @@ def command(
     rows: list[dict[str, Any]] = []
     for number, call in enumerate(calls, 1):
         try:
-            times = measure.compare(call.symbol, call.sizes)
+            times = measure.compare(call.symbol, call.sizes, anew=anew)
             dispatch.table().save()
         except KeyboardInterrupt:
             kept = f"{len(rows)} of {len(calls)} shapes are measured and kept"
