@@ -1,6 +1,7 @@
 """lcm bench: limits, the ladder, kernels, training, writing, starting; figures are what they say."""
 
 import dataclasses
+import signal
 import time
 
 import numpy as np
@@ -154,6 +155,21 @@ def test_the_ladders_threads_are_the_hosts_again_afterwards(kit, quick):
     backend = dataclasses.replace(native.load(kit, "kit"), threads=set_to.append)
     ladder.run([4], ["f32"], threads=7, budget=0.01, kit=backend)
     assert set(set_to) >= {1, 7} and set_to[-1] == host.current().threads()
+
+
+def test_a_signal_interrupts_a_long_rung(backend):
+    """The product would take many seconds."""
+    naive = next(r for r in rungs.rungs("f64", 2, backend) if r.title == "naive, threaded")
+    call = naive.bind(*np.ones((3, 1500, 1500)))
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    started = time.perf_counter()
+    try:
+        with naive.running(), pytest.raises(KeyboardInterrupt):
+            call()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.perf_counter() - started < 1
 
 
 # Timing.

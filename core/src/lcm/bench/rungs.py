@@ -12,7 +12,6 @@ from lcm import host
 from lcm.backend import dispatch, native
 from lcm.backend.cblas import Cblas
 from lcm.backend.contract import Backend
-from lcm.errors import KernelError
 
 Array = np.ndarray
 Call = Callable[[], object]
@@ -97,23 +96,36 @@ def _of_kit(kit: Backend, name: str, format: str) -> Callable[[Array, Array, Arr
     return partial(_ladder, step) if step else None
 
 
-def _step(backend: Backend, name: str, format: str) -> Callable[..., int] | None:
+def _step(backend: Backend, name: str, format: str) -> Callable[..., None] | None:
+    """The library's function for this rung, on three addresses and N."""
     if backend.library is None or backend.threads is None:
         return None
-    library, symbol = native.open_library(backend.library), f"lcm_ladder_{name}_{format}"
-    if not native.exports(library, symbol):
+    library, symbol = (
+        native.Library(native.open_library(backend.library)),
+        f"ladder_{name}_{format}",
+    )
+    if not native.exports(library.handle, f"lcm_{symbol}"):
         return None
-    return native.function(library, symbol, "int32_t", *["void *"] * 3, "int64_t")
+    library.listen()
+    function = native.function(
+        library.handle, f"lcm_{symbol}", "int32_t", *["void *"] * 3, "int64_t"
+    )
+
+    def step(*arguments: int) -> None:
+        if code := function(*arguments):
+            raise library.error(symbol, code)
+
+    return step
 
 
-def _ladder(step: Callable[..., int], out: Array, x: Array, y: Array) -> Call:
-    addresses = [native.address(a) for a in (out, x, y)]
+def _ladder(step: Callable[..., None], out: Array, x: Array, y: Array) -> Call:
+    arrays = (out, x, y)
+    return partial(_run, arrays, step, [native.address(a) for a in arrays])
 
-    def call() -> None:
-        if code := step(*addresses, len(out)):
-            raise KernelError(f"a step of the ladder failed with code {code}")
 
-    return call
+def _run(arrays: tuple[Array, ...], step: Callable[..., None], addresses: list[int]) -> None:
+    """The step on the arrays, which live as long as the call does."""
+    step(*addresses, len(arrays[0]))
 
 
 def _matmul(backend: Backend, out: Array, x: Array, y: Array) -> Call:
