@@ -218,7 +218,7 @@ def test_the_quota_of_a_cgroup_is_found(case):
 
 @pytest.mark.parametrize(
     ("cores", "quota", "threads"),
-    [(8, None, 8), (8, 2.0, 2), (8, 1.5, 2), (8, 0.1, 1), (2, 6.0, 2), (1, None, 1)],
+    [(8, None, 8), (8, 2.0, 2), (8, 1.5, 2), (8, 0.5, 1), (8, 0.1, 1), (2, 6.0, 2), (1, None, 1)],
 )
 def test_threads_are_the_cores_within_the_quota(cores, quota, threads):
     host = dataclasses.replace(
