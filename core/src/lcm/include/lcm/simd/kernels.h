@@ -13,7 +13,8 @@
 #include <lcm/simd/own.h>         /* what a thread has of its own: scratch memory, whom to ask whether to go on */
 #include <lcm/simd/threads.h>     /* work in pieces, by a pool of threads */
 #include <lcm/simd/run.h>         /* programs: many kernels by one call */
-#include <lcm/simd/tile.h>        /* the matrix product's tile in registers, and panels for it */
+#include <lcm/simd/tile.h>        /* the matrix product's tile in registers */
+#include <lcm/simd/panel.h>       /* the panels that a tile reads, packed from a matrix of any format */
 #include <lcm/simd/gemm.h>        /* the matrix product: in blocks for the caches, in pieces for the threads */
 #include <lcm/simd/skinny.h>      /* the product for few rows, which packs nothing */
 #include <lcm/simd/linear.h>      /* linear, matmul and their gradients */

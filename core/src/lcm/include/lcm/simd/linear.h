@@ -10,16 +10,25 @@
 #include <lcm/simd/gemm.h>
 #include <lcm/simd/skinny.h>
 
+enum { FLIPPED_ROWS = 512 };
+#include <lcm/simd/gemm.h>
+#include <lcm/simd/skinny.h>
+
 /* [lines, depth] and [depth, lines], in memory. */
-static lines_t along(const void *at, int64_t depth) { return (lines_t){at, depth, 1}; }
+static lines_t along(const void *at, int64_t depth) { return (lines_t){at, F32, depth, 1}; }
 
-static lines_t across(const void *at, int64_t lines) { return (lines_t){at, 1, lines}; }
+static lines_t across(const void *at, int64_t lines) { return (lines_t){at, F32, 1, lines}; }
 
+/* The smaller of the two is packed beforehand: x, flipped, if its rows are much fewer. */
 static int32_t linear(const lcm_linear_args *a, format_t format) {
   if (a->rows <= FEW_ROWS) return skinny(a, format);
-  const product_t p = {.rows = a->rows, .columns = a->outputs, .depth = a->inputs,
-                       .x = along(a->x, a->inputs), .y = along(a->weight, a->inputs), .y_format = format,
-                       .out = a->out, .out_row = a->outputs, .bias = a->bias};
+  lines_t x = along(a->x, a->inputs), weight = along(a->weight, a->inputs);
+  weight.format = format;
+  product_t p = {.rows = a->rows, .columns = a->outputs, .depth = a->inputs, .x = x, .y = weight,
+                 .out = a->out, .out_row = a->outputs, .bias = a->bias};
+  if (2 * a->rows <= a->outputs && a->rows <= FLIPPED_ROWS)
+    p = (product_t){.rows = a->outputs, .columns = a->rows, .depth = a->inputs, .x = weight, .y = x,
+                    .out = a->out, .out_row = a->outputs, .bias = a->bias, .flipped = true};
   return gemm(&p);
 }
 
@@ -63,30 +72,26 @@ EXPORT int32_t lcm_linear_grad(const lcm_linear_grad_args *a) {
 }
 
 EXPORT int32_t lcm_matmul(const lcm_matmul_args *a) {
-  gemm_t g = {.product = {.rows = a->rows, .columns = a->columns, .depth = a->inner,
-                          .x = along(a->x, a->inner), .y = across(a->y, a->columns),
-                          .out = a->out, .out_row = a->columns},
-              .batch = a->batch, .x_batch = a->rows * a->inner, .y_batch = a->inner * a->columns,
-              .out_batch = a->rows * a->columns};
-  return gemm_batch(&g);
+  const product_t p = {.rows = a->rows, .columns = a->columns, .depth = a->inner,
+                       .x = along(a->x, a->inner), .y = across(a->y, a->columns),
+                       .out = a->out, .out_row = a->columns};
+  return gemm_batch(&p, &(batch_t){a->batch, a->rows * a->inner, a->inner * a->columns, a->rows * a->columns});
 }
 
 EXPORT int32_t lcm_matmul_grad(const lcm_matmul_grad_args *a) {
-  const int64_t x_size = a->rows * a->inner, y_size = a->inner * a->columns, out_size = a->rows * a->columns;
+  const int64_t x = a->rows * a->inner, y = a->inner * a->columns, out = a->rows * a->columns;
   int32_t code = LCM_OK;
   if (a->x_grad) {
-    gemm_t g = {.product = {.rows = a->rows, .columns = a->inner, .depth = a->columns,
-                            .x = along(a->out_grad, a->columns), .y = along(a->y, a->columns),
-                            .out = a->x_grad, .out_row = a->inner},
-                .batch = a->batch, .x_batch = out_size, .y_batch = y_size, .out_batch = x_size};
-    code = gemm_batch(&g);
+    const product_t p = {.rows = a->rows, .columns = a->inner, .depth = a->columns,
+                         .x = along(a->out_grad, a->columns), .y = along(a->y, a->columns),
+                         .out = a->x_grad, .out_row = a->inner};
+    code = gemm_batch(&p, &(batch_t){a->batch, out, y, x});
   }
   if (!code && a->y_grad) {
-    gemm_t g = {.product = {.rows = a->inner, .columns = a->columns, .depth = a->rows,
-                            .x = across(a->x, a->inner), .y = across(a->out_grad, a->columns),
-                            .out = a->y_grad, .out_row = a->columns},
-                .batch = a->batch, .x_batch = x_size, .y_batch = out_size, .out_batch = y_size};
-    code = gemm_batch(&g);
+    const product_t p = {.rows = a->inner, .columns = a->columns, .depth = a->rows,
+                         .x = across(a->x, a->inner), .y = across(a->out_grad, a->columns),
+                         .out = a->y_grad, .out_row = a->columns};
+    code = gemm_batch(&p, &(batch_t){a->batch, x, out, y});
   }
   return code;
 }

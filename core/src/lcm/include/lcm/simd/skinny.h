@@ -4,10 +4,11 @@
 #define LCM_SIMD_SKINNY_H
 
 #include <lcm/simd/elementwise.h>
-#include <lcm/simd/tile.h>
+#include <lcm/simd/panel.h>
+#include <lcm/simd/threads.h>
 
 enum {
-  FEW_ROWS = 16,               /* more are faster packed */
+  FEW_ROWS = 4,                /* more are faster packed */
   SKINNY_SIDE = 4,             /* of a tile: rows of x, and of the weight */
   SKINNY_NUMBERS = 48 * 1024,  /* of the weight in a piece: 10 to 20 µs */
 };
