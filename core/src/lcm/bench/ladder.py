@@ -8,6 +8,7 @@ import numpy as np
 from lcm.backend import limits
 from lcm.backend.contract import Backend
 from lcm.bench import machine, rungs
+from lcm.bench.report import duration
 from lcm.bench.results import Results, Row, Value
 from lcm.bench.rungs import Rung
 from lcm.bench.timing import repeat
@@ -25,8 +26,11 @@ def run(
 ) -> Results:  # fmt: skip
     """Every rung at every size, each for about `budget` seconds, with its result checked."""
     here = machine.record() | {"threads": threads}
-    peak = limits.measured(kit, threads) if kit else None
-    rows = []
+    if kit:
+        limits.measured(
+            kit, threads
+        )  # and again at the end: the machine may be busy at either time
+    rows: list[list[Row]] = []
     for format in formats:
         known: dict[str, tuple[int, float]] = {}
         for n in sorted(sizes):
@@ -35,8 +39,10 @@ def run(
             for rung in rungs.rungs(format, threads, kit):
                 progress(f"{format} {n} x {n}: {rung.title}, {rung.by}")
                 at_this_size.append(climb(rung, problem, known, budget))
-            rows += [_with_figures(row, at_this_size, peak) for row in at_this_size]
-    return Results("ladder", here, tuple(rows), tuple(_remarks(kit, threads, peak, rows)))
+            rows.append(at_this_size)
+    peak = limits.measured(kit, threads, again=True) if kit else None
+    told = [_with_figures(row, others, peak) for others in rows for row in others]
+    return Results("ladder", here, tuple(told), tuple(_remarks(kit, threads, peak, told)))
 
 
 class Problem:
@@ -65,7 +71,7 @@ def climb(rung: Rung, problem: Problem, known: dict[str, tuple[int, float]], bud
         size, seconds = known[key]
         predicted = seconds * (n / size) ** 3
         if predicted > PATIENCE * budget:
-            why = f"skipped: about {predicted:.2g} s, and the budget is {budget:g} s"
+            why = f"skipped: about {duration(predicted)}, and the budget is {budget:g} s"
             return Row(case, note=why)
         problem.out.fill(np.nan)
         call = rung.bind(problem.out, problem.x, problem.y)

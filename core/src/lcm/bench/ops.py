@@ -40,16 +40,20 @@ def run(
 ) -> Results:  # fmt: skip
     """The kernels of these ops (or these kernels; of all, if none is named) on these backends (or all)."""
     asked = symbols(ops, backends)
-    here, peak = machine.record(), _limits()
+    here = machine.record()
+    _limits()  # and again at the end: the machine may be busy at either time
     rows = []
     for symbol in asked:
         able = dispatch.candidates(symbol)
         for sizes in [measure.parse_shape(symbol, shape)] if shape else shapes(symbol):
             for name in [n for n in able if not backends or n in backends]:
                 progress(f"{symbol} {_in_words(sizes)}: {name}")
-                rows.append(_row(symbol, sizes, name, able[name], peak, budget))
+                row = _row(symbol, sizes, name, able[name], budget)
+                rows.append((row, symbol, sizes))
+    peak = _limits(again=True)
+    told = tuple(_with_figures(*one, peak) for one in rows)
     found = {"limits": asdict(peak) if peak else None}
-    return Results("ops", here | found, tuple(rows), tuple(_remarks(peak)))
+    return Results("ops", here | found, told, tuple(_remarks(peak)))
 
 
 def symbols(ops: Sequence[str], backends: Sequence[str]) -> list[str]:
@@ -72,26 +76,24 @@ def shapes(symbol: str) -> Sequence[Sizes]:
     return [s for s in ordered if not is_gradient or s.get("rows", 2) > 1]
 
 
-def _row(
-    symbol: str,
-    sizes: Sizes,
-    name: str,
-    backend: Backend | None,
-    peak: Limits | None,
-    budget: float,
-) -> Row:
+def _row(symbol: str, sizes: Sizes, name: str, backend: Backend | None, budget: float) -> Row:
     case = {"kernel": symbol, "shape": _in_words(sizes), "backend": name}
     try:
         call = measure.call_on(symbol, measure.arguments_of(symbol, sizes), backend)
         seconds = repeat(call, budget=budget)
     except LcmError as error:  # a kernel may refuse a shape
         return Row(case, note=str(error))
-    row = Row(case, seconds, note="measured once" if len(seconds) == 1 else "")
-    return Row(case, seconds, _figures(symbol, sizes, row.median, peak), row.note)
+    return Row(case, seconds, note="measured once" if len(seconds) == 1 else "")
+
+
+def _with_figures(row: Row, symbol: str, sizes: Sizes, peak: Limits | None) -> Row:
+    """With rates, and the share of the limit that binds: the one that would take longer."""
+    if not row.seconds:
+        return row
+    return Row(row.case, row.seconds, _figures(symbol, sizes, row.median, peak), row.note)
 
 
 def _figures(symbol: str, sizes: Sizes, seconds: float, peak: Limits | None) -> dict[str, Value]:
-    """Rates, and the share of the limit that binds: the one that would take longer."""
     operations, moved = measure.cost(symbol, sizes)
     rates = operations / seconds / 1e9, moved / seconds / 1e9
     figures: dict[str, Value] = {
@@ -106,9 +108,10 @@ def _figures(symbol: str, sizes: Sizes, seconds: float, peak: Limits | None) -> 
     return figures | {"of limit": shares[bound], "limit": bound}
 
 
-def _limits() -> Limits | None:
+def _limits(again: bool = False) -> Limits | None:
     """What the backend with the most features that measures limits has found."""
-    return next((p for b in dispatch.by_features() if (p := limits.measured(b))), None)
+    found = (limits.measured(b, again=again) for b in dispatch.by_features())
+    return next((peak for peak in found if peak), None)
 
 
 def _remarks(peak: Limits | None) -> Iterable[str]:

@@ -75,8 +75,8 @@ def number(value: float) -> str:
 
 
 def per_cent(share: float) -> str:
-    """Two digits, or all before the point."""
-    return f"{100 * share:.{0 if share >= 0.0995 else 1}f} %"
+    """Two digits, or all that stand before the point."""
+    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:#.2g} %"
 
 
 def _cells(results: Results) -> tuple[list[str], list[list[str]]]:

@@ -12,7 +12,6 @@
 #include <lcm/ops.h>
 #include <lcm/simd/limits.h>
 #include <lcm/simd/threads.h>
-#include <lcm/simd/types.h>
 
 /* Single numbers are meant: the compiler must not make vectors of them, nor turn the loops round. */
 #ifdef __clang__

@@ -8,7 +8,7 @@
 
 #include <lcm/ops.h>
 #include <lcm/simd/threads.h>
-#include <lcm/simd/types.h>
+#include <lcm/simd/vector.h>
 
 typedef double vd __attribute__((vector_size(4 * LANES))); /* LANES / 2 doubles */
 
