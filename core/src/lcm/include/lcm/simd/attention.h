@@ -1,59 +1,71 @@
 /* Attention, for training and for reading a prompt: bands of query rows pass over blocks of keys, and keep the
    largest score, the sum of powers and the mixed values so far (Dao et al., 2022).
 
-     out[row, :] = sum over keys of exp(score - largest) v[key, :] / sum over keys of exp(score - largest)
-     score       = q[row, :] . k[key, :] * scale, for the keys that the row sees */
+     score       = q[row, :] . k[key, :] * scale, for the keys that the row sees
+     out[row, :] = sum over keys of exp(score - largest) v[key, :] / sum over keys of exp(score - largest) */
 #ifndef LCM_SIMD_ATTENTION_H
 #define LCM_SIMD_ATTENTION_H
 
 enum {
-  KEY_BLOCK = 64,           /* keys of a block: of k and v 16 KiB each, when 64 wide, which the first cache holds */
-  ONE_PIECE_WORK = 4 << 20, /* below so many operations, about 40 us, threads are not worth their waking */
-  PIECE_WORK = 1 << 20,
+  KEY_BLOCK = 64,           /* keys of a block: of k and v 16 KiB each when 64 wide, for the first cache */
+  ATTENTION_PIECES = 64,    /* bands of a head of keys are one piece, if there are as many pieces then */
+  ONE_PIECE_WORK = 4 << 20, /* below so many operations, about 40 µs, threads are not worth their waking */
+  PIECE_WORK = 1 << 20,     /* a piece's, at least */
+  KEPT_KEYS = 1 << 17,      /* numbers of a head's k which, with v, stay in the second cache from band to band */
 };
 
-/* A worker's memory: y[width + LANES + BAND_TILE, BAND], q[width, BAND], s[KEY_BLOCK + BAND_TILE, BAND]. */
-static int64_t band_y_floats(int64_t width) { return (width + LANES + BAND_TILE) * BAND; }
-
-static int64_t attention_floats(const attention_t *a) {
-  return band_y_floats(a->width) + (a->width + KEY_BLOCK + BAND_TILE) * BAND;
+/* Where the vector's lanes see the key. */
+static inline vi sees(const attention_t *a, vi last, int64_t key) {
+  const vi seen = last >= vi_all((int32_t)key);
+  return a->window > 0 ? seen & (last < vi_all((int32_t)least(key + a->window, INT32_MAX))) : seen;
 }
 
-/* s[j, :] = the scores of key from + j, for all the block's keys; hidden ones are -infinity. */
-static __attribute__((noinline)) void score_block(float *s, const attention_t *a, const band_t *band, const float *q, int64_t from, int64_t to) {
-  const float *k = a->k + band->k;
-  for (int64_t j = from; j < to; j += BAND_TILE) {
-    const float *rows[BAND_TILE];
-    vf tile[BAND_TILE][2];
-    tile_rows(rows, k, a->kv_row, j, to);
-    for (int64_t i = j; i < least(j + BAND_TILE, to); i++) {
-      prefetch_row(k + least(i + 2 * BAND_TILE, band->seen_to - 1) * a->kv_row, a->width);
-      prefetch_row(a->v + band->k + i * a->kv_row, a->width);
-    }
-    score_tile(tile, rows, q, a->width);
-    for (int i = 0; i < BAND_TILE; i++)
-      for (int half = 0; half < 2; half++) vf_store(s + (j - from + i) * BAND + half * LANES, tile[i][half]);
-  }
-}
-
+/* Scores that are hidden from their lane become -infinity. */
 static void hide(float *s, const attention_t *a, const band_t *band, int64_t from, int64_t to) {
-  for (int half = 0; half < BAND; half += LANES) {
+  for (int half = 0; half < 2; half++) {
     vi last;
-    memcpy(&last, band->last + half, sizeof last);
-    for (int64_t j = from; j < to; j++)
-      if (j < band->all_from || j >= band->all_to) {
-        float *x = s + (j - from) * BAND + half;
+    memcpy(&last, band->last + half * LANES, sizeof last);
+    const int64_t all_from = a->window > 0 ? last[LANES - 1] + 1 - a->window : 0, all_to = last[0] + 1;
+    for (int64_t j = from; j < least(to, band->to[half]); j++)
+      if (j < all_from || j >= all_to) {
+        float *x = s + (j - from) * BAND + half * LANES;
         vf_store(x, vf_pick(sees(a, last, j), vf_load(x), vf_all(-INFINITY)));
       }
   }
 }
 
-/* e^x for x <= 0. Below e^-87, results would be subnormal and slow: they are 0. */
-static inline vf power(vf x) { return vf_pick(x < -87, (vf){0}, vf_exp(vf_max(vf_all(-87), x))); }
+/* While a tile's scores are made: its values, and the keys of the tile after the next. */
+static void fetch_keys(const attention_t *a, const band_t *band, int64_t key) {
+  for (int64_t i = key; i < least(key + BAND_TILE, band->to[1]); i++) {
+    fetch_row(a->v + band->k + i * a->kv_row, a->width);
+    fetch_row(a->k + band->k + least(i + 2 * BAND_TILE, band->to[1] - 1) * a->kv_row, a->width);
+  }
+}
+
+/* s[j, :] = the scores of key from + j: those of the keys before to[half] for each half of the band. */
+NOINLINE void score_block(float *s, const attention_t *a, const band_t *band, const float *q, int64_t from, int64_t to) {
+  const float *k = a->k + band->k, *rows[BAND_TILE];
+  const int64_t both = least(to, band->to[0]);
+  vf tile[BAND_TILE][2];
+  int64_t j = from;
+  for (; j < both; j += BAND_TILE) {
+    tile_rows(rows, k, a->kv_row, j, both);
+    if (band->fetch) fetch_keys(a, band, j);
+    score_tile(tile, rows, q, a->width, 2);
+    for (int i = 0; i < BAND_TILE; i++)
+      for (int n = 0; n < 2; n++) vf_store(s + (j - from + i) * BAND + n * LANES, tile[i][n]);
+  }
+  for (j = most(from, both); j < to; j += BAND_TILE) {
+    tile_rows(rows, k, a->kv_row, j, to);
+    score_tile(tile, rows, q + LANES, a->width, 1);
+    for (int i = 0; i < BAND_TILE; i++) vf_store(s + (j - from + i) * BAND + LANES, tile[i][0]);
+  }
+  hide(s, a, band, from, to);
+}
 
 /* s = exp(s - largest); `largest` grows to the largest of s, `sum` by the new powers; returns what all that was
    summed before has to be multiplied by. */
-static __attribute__((noinline)) vf softmax_block(float *s, int64_t keys, vf *largest, vf *sum) {
+NOINLINE vf softmax_block(float *s, int64_t keys, vf *largest, vf *sum) {
   vf most = *largest, total = {0};
   for (int64_t j = 0; j < keys; j++) most = vf_max(most, vf_load(s + j * BAND));
   for (int64_t j = 0; j < keys; j++) {
@@ -67,69 +79,80 @@ static __attribute__((noinline)) vf softmax_block(float *s, int64_t keys, vf *la
   return keep;
 }
 
-static void attention_band(const attention_t *a, const band_t *band, float *memory) {
+/* A worker's memory: y[width + LANES + BAND_TILE, BAND], q[width, BAND], s[KEY_BLOCK + BAND_TILE, BAND]. */
+static int64_t band_y_floats(int64_t width) { return (width + LANES + BAND_TILE) * BAND; }
+
+static int64_t attention_floats(const attention_t *a) {
+  return band_y_floats(a->width) + (a->width + KEY_BLOCK + BAND_TILE) * BAND;
+}
+
+static void attention_band(const attention_t *a, const band_t *band, const band_t *next, float *memory) {
   float *y = memory, *q = y + band_y_floats(a->width), *s = q + a->width * BAND;
-  vf largest[2], sum[2], keep[2];
-  band_in(q, a->q, band->q, band->lanes, a->width, a->scale);
+  vf largest[2] = {lowest(), lowest()}, sum[2] = {{0}, {0}}, keep[2];
+  band_in(q, a->q, band->q, band, a->width, a->scale);
   memset(y, 0, (size_t)band_y_floats(a->width) * sizeof *y);
-  for (int half = 0; half < 2; half++) {
-    largest[half] = vf_all(-__FLT_MAX__); /* not -infinity: exp(-infinity + infinity) is no number */
-    sum[half] = (vf){0};
-  }
-  for (int64_t from = band->seen_from; from < band->seen_to; from += KEY_BLOCK) {
-    const int64_t to = least(from + KEY_BLOCK, band->seen_to);
+  for (int64_t from = band->from; from < band->to[1]; from += KEY_BLOCK) {
+    const int64_t to = least(from + KEY_BLOCK, band->to[1]), both = most(0, least(to, band->to[0]) - from);
+    for (int64_t i = fetched_from(band, from); i < fetched_from(band, to); i++) {
+      fetch_own(a->y + band->out[i], a->width);
+      fetch_row(a->q + next->q[i], a->width);
+    }
     score_block(s, a, band, q, from, to);
-    if (from < band->all_from || to > band->all_to) hide(s, a, band, from, to);
-    for (int half = 0; half < 2; half++)
-      keep[half] = softmax_block(s + half * LANES, to - from, &largest[half], &sum[half]);
-    mix(y, keep, a->v + band->k + from * a->kv_row, a->kv_row, s, to - from, a->width);
+    keep[0] = softmax_block(s, both, &largest[0], &sum[0]);
+    keep[1] = softmax_block(s + LANES, to - from, &largest[1], &sum[1]);
+    mix(y, keep, a->v + band->k + from * a->kv_row, a->kv_row, s, both, to - from, a->width);
   }
   for (int half = 0; half < 2; half++) sum[half] = 1 / sum[half];
-  band_out(a->y, y, band->out, band->lanes, a->width, sum);
+  band_out(a->y, y, band->out, band, a->width, sum);
 }
 
 typedef struct {
   const attention_t *a;
   float *memory;
   int64_t floats;          /* a worker's part of the memory */
-  int64_t units, in_piece; /* bands in all, and of each piece */
+  int64_t bands, in_piece; /* bands in all, and of each piece */
 } attention_work;
+
+/* The i-th band: of each head of keys the last one first, which sees the most keys, so that what is done last is
+   a short one. */
+static band_t nth_band(const attention_t *a, int64_t i) {
+  const int64_t bands = bands_of(a), head = i / bands;
+  return band_of(a, head / a->kv_heads, head % a->kv_heads, bands - 1 - i % bands);
+}
 
 static void attention_piece(const void *argument, int64_t piece, int worker) {
   const attention_work *w = argument;
-  const attention_t *a = w->a;
-  const int64_t bands = bands_of(a);
-  for (int64_t i = piece * w->in_piece; i < least((piece + 1) * w->in_piece, w->units); i++) {
-    const int64_t batch = i / (bands * a->kv_heads), kv_head = i / bands % a->kv_heads;
-    const band_t band = band_of(a, batch, kv_head, bands - 1 - i % bands); /* the last sees the most keys */
-    attention_band(a, &band, w->memory + worker * w->floats);
+  const int64_t first = piece * w->in_piece, end = least(first + w->in_piece, w->bands);
+  band_t band = nth_band(w->a, first);
+  for (int64_t i = first; i < end; i++) {
+    const band_t next = nth_band(w->a, least(i + 1, end - 1));
+    band.fetch = i == first || i % bands_of(w->a) == 0 || band.to[1] * w->a->width > KEPT_KEYS;
+    attention_band(w->a, &band, &next, w->memory + worker * w->floats);
+    band = next;
   }
 }
 
 static int32_t attention(const attention_t *a) {
   if (!a->batch || !a->rows || !a->kv_heads || !a->group || !a->width) return LCM_OK;
-  const int64_t work = 4 * BAND * a->width * a->capacity; /* of a band, at most */
-  attention_work w = {.a = a, .floats = (attention_floats(a) + 15) / 16 * 16};
-  w.units = a->batch * a->kv_heads * bands_of(a);
-  w.in_piece = w.units * work < ONE_PIECE_WORK ? w.units : 1 + PIECE_WORK / work;
+  if (a->rows * a->group <= ROW_QUERIES) return attention_row(a);
+  const int64_t work = 4 * BAND * a->width * a->capacity, heads = a->batch * a->kv_heads;
+  attention_work w = {.a = a, .floats = wide_of(attention_floats(a)), .bands = heads * bands_of(a)};
+  w.in_piece = most(1 + PIECE_WORK / work, heads >= ATTENTION_PIECES ? bands_of(a) : 1);
+  if (w.bands * work < ONE_PIECE_WORK) w.in_piece = w.bands;
   w.memory = scratch((size_t)(workers() * w.floats) * sizeof(float));
   if (!w.memory) return LCM_NO_MEMORY;
-  return in_parallel((w.units + w.in_piece - 1) / w.in_piece, attention_piece, &w);
+  return in_parallel((w.bands + w.in_piece - 1) / w.in_piece, attention_piece, &w);
 }
 
-static attention_t attention_of(const lcm_attention_args *a) {
-  return (attention_t){
+/* out = softmax(q k^T * scale) v, [batch, rows, heads, width]: each row over the keys that it sees. */
+EXPORT int32_t lcm_attention(const lcm_attention_args *a) {
+  const attention_t work = {
       .q = a->q, .k = a->k, .v = a->v, .y = a->out, .start = a->start,
       .batch = a->batch, .rows = a->rows, .capacity = a->capacity, .kv_heads = a->kv_heads,
       .group = a->kv_heads ? a->heads / a->kv_heads : 0, .width = a->width, .window = a->window,
       .q_row = a->heads * a->width, .kv_row = a->kv_heads * a->width, .out_row = a->heads * a->width,
       .scale = a->scale,
   };
-}
-
-/* out = softmax(q k^T * scale) v, [batch, rows, heads, width]: each row over the keys that it sees */
-EXPORT int32_t lcm_attention(const lcm_attention_args *a) {
-  const attention_t work = attention_of(a);
   return attention(&work);
 }
 

@@ -11,6 +11,14 @@
 #ifndef LCM_SIMD_ATTENTION_GRAD_H
 #define LCM_SIMD_ATTENTION_GRAD_H
 
+enum {
+  GRAD_PIECES = 16,         /* with fewer heads of keys, a head is done in parts */
+  GRAD_SUMS = 1 << 24,      /* floats of the parts' sums at most, or there are fewer parts */
+};
+
+/* Operations of a part: about 0.3 ms, or its sums would cost too much; 0.1 s, for who interrupts waits for it. */
+static const int64_t GRAD_LEAST_WORK = INT64_C(1) << 26, GRAD_MOST_WORK = INT64_C(1) << 34;
+
 /* A worker's memory; wide is the width up to a whole vector. */
 typedef struct {
   float *q, *g;           /* [width, BAND]: q * scale; g / sum of powers */
@@ -19,8 +27,6 @@ typedef struct {
   float *ds;              /* [KEY_BLOCK + BAND_TILE, BAND] */
   float *p;               /* [capacity + BAND_TILE, BAND] */
 } grad_memory;
-
-static int64_t wide_of(int64_t width) { return (width + LANES - 1) / LANES * LANES; }
 
 static int64_t grad_floats(const attention_t *a) {
   const int64_t rows = 2 * a->width + 2 * wide_of(a->width) + KEY_BLOCK + BAND_TILE + a->capacity + BAND_TILE;
@@ -39,11 +45,13 @@ static grad_memory grad_parts(const attention_t *a, float *memory) {
 }
 
 /* y[lane, :] = x[lane, :] * factor[lane], rows of `wide` numbers; zeros where nothing is. */
-static void band_rows(float *y, const float *x, const int64_t *at, int64_t lanes, int64_t width, const vf *factor) {
-  for (int64_t i = 0; i < BAND; i++)
-    for (int64_t d = 0; d < width; d += LANES, y += LANES) {
-      const vf row = i < lanes ? vf_load_first(x + at[i] + d, least(LANES, width - d)) : (vf){0};
-      vf_store(y, row * factor[i / LANES][i % LANES]);
+static void band_rows(float *y, const float *x, const int64_t *at, const band_t *band, int64_t width,
+                      const vf *factor) {
+  const int64_t wide = wide_of(width);
+  for (int64_t i = band->lane; i < band->lanes; i++)
+    for (int64_t d = 0; d < width; d += LANES) {
+      const vf row = vf_load_first(x + at[i] + d, least(LANES, width - d));
+      vf_store(y + i * wide + d, row * factor[i / LANES][i % LANES]);
     }
 }
 
@@ -54,44 +62,58 @@ static vf band_dots(const float *g, const float *y, int64_t width) {
   return sum;
 }
 
-/* p[j, :] = exp(score - the lane's largest) of key seen_from + j; returns 1 / the sums in inverse[2]. */
+/* Zeros for the band's first half in the keys after its last one, which a tile of keys may share with the second. */
+static void end_half(float *p, int64_t keys) {
+  for (int64_t i = keys; i < keys + BAND_TILE; i++) vf_store(p + i * BAND, (vf){0});
+}
+
+/* p[j, :] = exp(score - the lane's largest) of key from + j; inverse = 1 / the sums of these powers. */
 static void powers(float *p, const attention_t *a, const band_t *band, const float *q, vf inverse[2]) {
-  const int64_t keys = band->seen_to - band->seen_from;
-  for (int64_t from = band->seen_from; from < band->seen_to; from += KEY_BLOCK) {
-    const int64_t to = least(from + KEY_BLOCK, band->seen_to);
-    float *s = p + (from - band->seen_from) * BAND;
-    score_block(s, a, band, q, from, to);
-    if (from < band->all_from || to > band->all_to) hide(s, a, band, from, to);
+  for (int64_t from = band->from; from < band->to[1]; from += KEY_BLOCK) {
+    for (int64_t i = fetched_from(band, from); i < fetched_from(band, from + KEY_BLOCK); i++) {
+      fetch_row(a->out + band->out[i], a->width);
+      fetch_row(a->out_grad + band->out[i], a->width);
+    }
+    score_block(p + (from - band->from) * BAND, a, band, q, from, least(from + KEY_BLOCK, band->to[1]));
   }
   for (int half = 0; half < 2; half++) {
-    vf largest = vf_all(-__FLT_MAX__), sum = {0};
-    softmax_block(p + half * LANES, keys, &largest, &sum);
+    vf largest = lowest(), sum = {0};
+    softmax_block(p + half * LANES, band->to[half] - band->from, &largest, &sum);
     inverse[half] = 1 / sum;
   }
+  end_half(p, band->to[0] - band->from);
 }
 
 /* ds = p * (v . g - dot), for all the block's keys; p and ds begin at key `from`. */
-static __attribute__((noinline)) void ds_block(float *ds, const float *p, const attention_t *a, const band_t *band,
-                                               const float *g, const vf dot[2], int64_t from, int64_t to) {
-  const float *v = a->v + band->k;
-  for (int64_t j = 0; j < to - from; j += BAND_TILE) {
-    const float *rows[BAND_TILE];
-    vf tile[BAND_TILE][2];
-    tile_rows(rows, v, a->kv_row, from + j, to);
-    score_tile(tile, rows, g, a->width);
-    for (int i = 0; i < BAND_TILE; i++)
-      for (int half = 0; half < 2; half++) {
-        const int64_t at = (j + i) * BAND + half * LANES;
-        vf_store(ds + at, vf_load(p + at) * (tile[i][half] - dot[half]));
+NOINLINE void ds_block(float *ds, const float *p, const attention_t *a, const band_t *band, const float *g,
+                       const vf dot[2], int64_t from, int64_t to) {
+  const float *v = a->v + band->k, *rows[BAND_TILE];
+  const int64_t both = least(to, band->to[0]);
+  vf tile[BAND_TILE][2];
+  for (int64_t j = from; j < both; j += BAND_TILE) {
+    tile_rows(rows, v, a->kv_row, j, both);
+    score_tile(tile, rows, g, a->width, 2);
+    for (int64_t i = 0; i < BAND_TILE; i++)
+      for (int n = 0; n < 2; n++) {
+        const int64_t at = (j - from + i) * BAND + n * LANES;
+        vf_store(ds + at, vf_load(p + at) * (tile[i][n] - dot[n]));
       }
   }
+  for (int64_t j = most(from, both); j < to; j += BAND_TILE) {
+    tile_rows(rows, v, a->kv_row, j, to);
+    score_tile(tile, rows, g + LANES, a->width, 1);
+    for (int64_t i = 0; i < BAND_TILE; i++) {
+      const int64_t at = (j - from + i) * BAND + LANES;
+      vf_store(ds + at, vf_load(p + at) * (tile[i][0] - dot[1]));
+    }
+  }
+  end_half(ds, most(0, both - from));
 }
 
-/* y[i, :] += sum over lanes of p[i, lane] x[lane, :], for `keys` <= BAND_TILE keys i and `vectors` vectors of x and
-   y; the last of y holds `last` numbers. */
-static inline __attribute__((always_inline)) void spread_tile(float *y, int64_t step, const float *p, const float *x,
-                                                              int64_t wide, int64_t from, int64_t to, int64_t keys,
-                                                              int vectors, int64_t last) {
+/* y[i, :] (+)= sum over the lanes from … to - 1 of p[i, lane] x[lane, :], for `keys` <= BAND_TILE keys i and a
+   vector or two of x and y, the last of `last` numbers. */
+INLINE void spread_tile(float *y, int64_t step, bool add, const float *p, const float *x, int64_t wide, int64_t from,
+                        int64_t to, int64_t keys, int vectors, int64_t last) {
   vf sum[BAND_TILE][2];
   for (int i = 0; i < BAND_TILE; i++)
     for (int n = 0; n < vectors; n++) sum[i][n] = (vf){0};
@@ -105,92 +127,159 @@ static inline __attribute__((always_inline)) void spread_tile(float *y, int64_t 
     for (int n = 0; n < vectors && i < keys; n++) {
       float *at = y + i * step + n * LANES;
       const int64_t left = n + 1 < vectors ? LANES : last;
-      vf_store_first(at, vf_load_first(at, left) + sum[i][n], left);
+      vf_store_first(at, add ? vf_load_first(at, left) + sum[i][n] : sum[i][n], left);
     }
 }
 
-/* y[key, :] += sum over the lanes that see it of p[key, lane] x[lane, :], for the keys from … to - 1. */
-static __attribute__((noinline)) void spread(float *y, int64_t step, const float *p, const float *x,
-                                             const attention_t *a, const band_t *band, int64_t from, int64_t to) {
+/* y[key, :] (+)= sum over the lanes that see it of p[key, lane] x[lane, :], for the keys from … to - 1. */
+NOINLINE void spread(float *y, int64_t step, bool add, const float *p, const float *x, const attention_t *a,
+                     const band_t *band, int64_t from, int64_t to) {
   const int64_t wide = wide_of(a->width);
+  int64_t first = band->lane, end = band->lanes;
+  y += from * step;
   for (int64_t key = from; key < to; key += BAND_TILE, y += BAND_TILE * step, p += BAND_TILE * BAND) {
     const int64_t keys = least(BAND_TILE, to - key);
-    int64_t first = 0, end = band->lanes;
     while (first < end && band->last[first] < key) first++;
-    while (a->window > 0 && end > first && band->last[end - 1] - a->window >= key + keys - 1) end--;
+    for (end = band->lanes; a->window > 0 && band->last[end - 1] - a->window >= key + keys - 1;) end--;
+    for (int64_t i = 2 * BAND_TILE; band->fetch && i < least(3 * BAND_TILE, band->to[1] - key); i++)
+      fetch_own(y + i * step, a->width);
     int64_t d = 0;
     for (; d + 2 * LANES <= a->width; d += 2 * LANES)
-      spread_tile(y + d, step, p, x + d, wide, first, end, keys, 2, LANES);
-    if (a->width - d > LANES) spread_tile(y + d, step, p, x + d, wide, first, end, keys, 2, a->width - d - LANES);
-    else if (a->width > d) spread_tile(y + d, step, p, x + d, wide, first, end, keys, 1, a->width - d);
+      spread_tile(y + d, step, add, p, x + d, wide, first, end, keys, 2, LANES);
+    const int64_t left = a->width - d;
+    if (left > LANES) spread_tile(y + d, step, add, p, x + d, wide, first, end, keys, 2, left - LANES);
+    else if (left > 0) spread_tile(y + d, step, add, p, x + d, wide, first, end, keys, 1, left);
   }
 }
 
-/* Where the gradients of a head of keys are summed: its first key, and from a key to the next. */
+/* Where the gradients of a head's keys are summed up: that of key 0, and from a key to the next. */
 typedef struct {
   float *k, *v;
   int64_t step;
+  bool add; /* to what is there */
 } grad_sums;
 
-static void grad_band(const attention_t *a, const band_t *band, const grad_sums *sums, float *memory) {
+static void clear(const grad_sums *sums, int64_t from, int64_t to, int64_t width) {
+  for (int64_t key = from; key < to; key++) {
+    if (sums->k) memset(sums->k + key * sums->step, 0, (size_t)width * sizeof(float));
+    if (sums->v) memset(sums->v + key * sums->step, 0, (size_t)width * sizeof(float));
+  }
+}
+
+static void grad_band(const attention_t *a, const band_t *band, const band_t *next, const grad_sums *sums,
+                      float *memory) {
   const grad_memory m = grad_parts(a, memory);
   const vf one[2] = {vf_all(1), vf_all(1)}, scale[2] = {vf_all(a->scale), vf_all(a->scale)};
   vf inverse[2], dot[2];
-  band_in(m.q, a->q, band->q, band->lanes, a->width, a->scale);
+  band_in(m.q, a->q, band->q, band, a->width, a->scale);
   powers(m.p, a, band, m.q, inverse);
-  band_rows(m.q_rows, a->q, band->q, band->lanes, a->width, scale);
-  band_rows(m.g_rows, a->out_grad, band->out, band->lanes, a->width, inverse);
-  band_in(m.g, a->out_grad, band->out, band->lanes, a->width, 1);
-  band_in(m.y, a->out, band->out, band->lanes, a->width, 1);
+  band_rows(m.q_rows, a->q, band->q, band, a->width, scale);
+  band_rows(m.g_rows, a->out_grad, band->out, band, a->width, inverse);
+  band_in(m.g, a->out_grad, band->out, band, a->width, 1);
+  band_in(m.y, a->out, band->out, band, a->width, 1);
   for (int half = 0; half < 2; half++) {
     for (float *g = m.g + half * LANES; g < m.g + a->width * BAND; g += BAND) vf_store(g, vf_load(g) * inverse[half]);
     dot[half] = band_dots(m.g + half * LANES, m.y + half * LANES, a->width);
   }
   memset(m.y, 0, (size_t)band_y_floats(a->width) * sizeof *m.y);
-  for (int64_t from = band->seen_from; from < band->seen_to; from += KEY_BLOCK) {
-    const int64_t to = least(from + KEY_BLOCK, band->seen_to);
-    const float *p = m.p + (from - band->seen_from) * BAND;
-    if (sums->v) spread(sums->v + from * sums->step, sums->step, p, m.g_rows, a, band, from, to);
+  for (int64_t from = band->from; from < band->to[1]; from += KEY_BLOCK) {
+    const int64_t to = least(from + KEY_BLOCK, band->to[1]), both = most(0, least(to, band->to[0]) - from);
+    const float *p = m.p + (from - band->from) * BAND;
+    for (int64_t i = fetched_from(band, from); i < fetched_from(band, from + KEY_BLOCK); i++) {
+      fetch_row(a->q + next->q[i], a->width);
+      if (a->q_grad) fetch_own(a->q_grad + band->q[i], a->width);
+    }
+    if (sums->v) spread(sums->v, sums->step, sums->add, p, m.g_rows, a, band, from, to);
     ds_block(m.ds, p, a, band, m.g, dot, from, to);
-    if (sums->k) spread(sums->k + from * sums->step, sums->step, m.ds, m.q_rows, a, band, from, to);
-    if (a->q_grad) mix(m.y, one, a->k + band->k + from * a->kv_row, a->kv_row, m.ds, to - from, a->width);
+    if (sums->k) spread(sums->k, sums->step, sums->add, m.ds, m.q_rows, a, band, from, to);
+    if (a->q_grad) mix(m.y, one, a->k + band->k + from * a->kv_row, a->kv_row, m.ds, both, to - from, a->width);
   }
-  if (a->q_grad) band_out(a->q_grad, m.y, band->q, band->lanes, a->width, scale);
+  if (a->q_grad) band_out(a->q_grad, m.y, band->q, band, a->width, scale);
 }
 
+/* The bands of a head of keys are dealt out to `parts` pieces, part, part + parts, …: as many keys to each. If
+   there are several, each has sums of its own, [batch, kv_heads, parts, k and v, capacity, wide]. */
 typedef struct {
   const attention_t *a;
-  float *memory;
+  float *memory, *sums;
   int64_t floats;          /* a worker's part of the memory */
-  int64_t units, in_piece; /* heads of keys in all, and of each piece */
+  int64_t parts, in_piece; /* in_piece heads of keys are one piece, if parts is 1 */
 } attention_grad_work;
+
+/* The sums of a head of keys: the results, or those of a part. */
+static grad_sums sums_of(const attention_grad_work *w, int64_t head, int64_t part) {
+  const attention_t *a = w->a;
+  const int64_t wide = wide_of(a->width), size = a->capacity * wide;
+  const int64_t at = head / a->kv_heads * a->capacity * a->kv_row + head % a->kv_heads * a->width;
+  float *own = part < 0 ? NULL : w->sums + (head * w->parts + part) * 2 * size;
+  return (grad_sums){.k = !a->k_grad ? NULL : own ? own : a->k_grad + at,
+                     .v = !a->v_grad ? NULL : own ? own + size : a->v_grad + at,
+                     .step = own ? wide : a->kv_row};
+}
+
+static int64_t seen_in(const attention_t *a, int64_t batch) { return (a->start ? a->start[batch] : 0) + a->rows; }
+
+static void grad_part(const attention_grad_work *w, int64_t head, int64_t part, float *memory) {
+  const attention_t *a = w->a;
+  const int64_t batch = head / a->kv_heads, kv_head = head % a->kv_heads, bands = bands_of(a);
+  const int64_t keys = w->parts > 1 ? seen_in(a, batch) : a->capacity;
+  grad_sums sums = sums_of(w, head, w->parts > 1 ? part : -1);
+  if (!bands) return clear(&sums, 0, keys, a->width);
+  band_t band = band_of(a, batch, kv_head, bands - 1 - part); /* the last one sees all that the others see */
+  clear(&sums, 0, band.from, a->width);
+  clear(&sums, band.to[1], keys, a->width);
+  for (int64_t n = bands - 1 - part; n >= 0; n -= w->parts) {
+    const band_t next = band_of(a, batch, kv_head, most(0, n - w->parts));
+    band.fetch = !sums.add || band.to[1] * a->width > KEPT_KEYS;
+    grad_band(a, &band, &next, &sums, memory);
+    sums.add = true;
+    band = next;
+  }
+}
 
 static void grad_piece(const void *argument, int64_t piece, int worker) {
   const attention_grad_work *w = argument;
-  const attention_t *a = w->a;
-  for (int64_t i = piece * w->in_piece; i < least((piece + 1) * w->in_piece, w->units); i++) {
-    const int64_t batch = i / a->kv_heads, kv_head = i % a->kv_heads;
-    const int64_t at = batch * a->capacity * a->kv_row + kv_head * a->width;
-    const grad_sums sums = {a->k_grad ? a->k_grad + at : NULL, a->v_grad ? a->v_grad + at : NULL, a->kv_row};
-    for (int64_t key = 0; key < a->capacity; key++) {
-      if (sums.k) memset(sums.k + key * sums.step, 0, (size_t)a->width * sizeof(float));
-      if (sums.v) memset(sums.v + key * sums.step, 0, (size_t)a->width * sizeof(float));
+  float *memory = w->memory + worker * w->floats;
+  if (w->parts > 1) return grad_part(w, piece / w->parts, piece % w->parts, memory);
+  for (int64_t i = piece * w->in_piece; i < least((piece + 1) * w->in_piece, w->a->batch * w->a->kv_heads); i++)
+    grad_part(w, i, 0, memory);
+}
+
+/* y[key, :] = the sum of the parts' sums, in their order. */
+static void add_parts(float *y, const float *x, int64_t keys, const attention_grad_work *w) {
+  const int64_t wide = wide_of(w->a->width), next = 2 * w->a->capacity * wide;
+  for (int64_t key = 0; key < keys; key++)
+    for (int64_t d = 0; d < w->a->width; d += LANES) {
+      vf sum = {0};
+      for (int64_t part = 0; part < w->parts; part++) sum += vf_load(x + part * next + key * wide + d);
+      vf_store_first(y + key * w->a->kv_row + d, sum, least(LANES, w->a->width - d));
     }
-    for (int64_t n = 0; n < bands_of(a); n++) {
-      const band_t band = band_of(a, batch, kv_head, n);
-      grad_band(a, &band, &sums, w->memory + worker * w->floats);
-    }
-  }
+}
+
+static void add_parts_piece(const void *argument, int64_t head, int worker) {
+  const attention_grad_work *w = argument;
+  const grad_sums to = sums_of(w, head, -1), from = sums_of(w, head, 0);
+  const int64_t keys = seen_in(w->a, head / w->a->kv_heads);
+  (void)worker;
+  if (to.k) add_parts(to.k, from.k, keys, w);
+  if (to.v) add_parts(to.v, from.v, keys, w);
+  clear(&to, keys, w->a->capacity, w->a->width);
 }
 
 static int32_t attention_grad(const attention_t *a) {
-  if (!a->batch || !a->kv_heads || !a->width || !a->capacity) return LCM_OK;
+  const int64_t heads = a->batch * a->kv_heads, wide = wide_of(a->width);
+  if (!heads || !a->width || !a->capacity) return LCM_OK;
+  const int64_t sums = heads * 2 * a->capacity * wide, work = 10 * a->rows * a->group * a->width * a->capacity;
   attention_grad_work w = {.a = a, .floats = (grad_floats(a) + 15) / 16 * 16};
-  w.units = a->batch * a->kv_heads;
-  w.in_piece = 1;
-  w.memory = scratch((size_t)(workers() * w.floats) * sizeof(float));
+  w.parts = least(1 + (GRAD_PIECES - 1) / heads, work / GRAD_LEAST_WORK);
+  w.parts = most(1, least(most(w.parts, work / GRAD_MOST_WORK), least(bands_of(a), GRAD_SUMS / sums)));
+  w.in_piece = heads * work < ONE_PIECE_WORK ? heads : 1 + PIECE_WORK / most(1, work);
+  w.memory = scratch((size_t)(workers() * w.floats + (w.parts > 1 ? w.parts * sums : 0)) * sizeof(float));
   if (!w.memory) return LCM_NO_MEMORY;
-  return in_parallel((w.units + w.in_piece - 1) / w.in_piece, grad_piece, &w);
+  w.sums = w.memory + workers() * w.floats;
+  const int64_t pieces = w.parts > 1 ? heads * w.parts : (heads + w.in_piece - 1) / w.in_piece;
+  const int32_t code = in_parallel(pieces, grad_piece, &w);
+  return code || w.parts == 1 ? code : in_parallel(heads, add_parts_piece, &w);
 }
 
 /* The gradients of q, k and v; what no row sees of k and v has 0. */

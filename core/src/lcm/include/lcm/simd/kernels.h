@@ -27,6 +27,7 @@
 #include <lcm/simd/embedding.h>   /* embedding and its gradient */
 #include <lcm/simd/rope.h>        /* rope and its gradient, cache_write */
 #include <lcm/simd/attention_tile.h> /* attention in bands of rows: what its passes are made of */
+#include <lcm/simd/attention_row.h> /* attention of few query rows to many keys */
 #include <lcm/simd/attention.h>   /* attention, and its like of one array */
 #include <lcm/simd/attention_grad.h> /* their gradients */
 #include <lcm/simd/limits.h>      /* the best that this machine can do, to compare kernels with */
