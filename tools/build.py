@@ -22,9 +22,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PIP = (sys.executable, "-m", "pip", "--no-input")
 NOT_HERE = re.compile(r"cannot be built here: (.+)")
-MADE = shutil.ignore_patterns(
-    "build", "dist", "*.egg-info", "__pycache__", "tests", "training", "kernels.so", ".*"
-)
+# What a wheel is not made of: tests and how a model was trained, at a project's top; traces of building.
+OTHER = {"tests", "training", "build", "dist"}
+MADE = shutil.ignore_patterns("*.egg-info", "__pycache__", "kernels.so", ".*")
 
 
 def main() -> None:
@@ -60,7 +60,9 @@ def build(project: Path, folder: Path) -> Path | None:
     name = project_table(project)["name"]
     with tempfile.TemporaryDirectory() as temporary:
         copy, out = Path(temporary, name), Path(temporary, "out")
-        shutil.copytree(project, copy, ignore=MADE)
+        shutil.copytree(
+            project, copy, ignore=lambda folder, names: left_out(project, folder, names)
+        )
         shutil.copy2(ROOT / "LICENSE", copy)  # every wheel carries it
         command = (*PIP, "wheel", "--no-deps", "--find-links", folder, "--wheel-dir", out, copy)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -73,6 +75,11 @@ def build(project: Path, folder: Path) -> Path | None:
         wheel = next(out.glob("*.whl"))
         print(f"{name}: {wheel.name}", flush=True)
         return Path(shutil.copy2(wheel, folder))
+
+
+def left_out(project: Path, folder: str, names: list[str]) -> set[str]:
+    """The names in a folder of the project that are not copied."""
+    return MADE(folder, names) | (OTHER if Path(folder) == project else set())
 
 
 def install_offline(folder: Path, wheels: list[Path]) -> None:
