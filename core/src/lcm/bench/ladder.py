@@ -26,10 +26,8 @@ def run(
 ) -> Results:  # fmt: skip
     """Every rung at every size, each for about `budget` seconds, with its result checked."""
     here = machine.record() | {"threads": threads}
-    if kit:
-        limits.measured(
-            kit, threads
-        )  # and again at the end: the machine may be busy at either time
+    if kit:  # and again at the end: others may use the machine at either time
+        limits.measured(kit, threads)
     rows: list[list[Row]] = []
     for format in formats:
         known: dict[str, tuple[int, float]] = {}

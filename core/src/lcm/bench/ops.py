@@ -41,7 +41,7 @@ def run(
     """The kernels of these ops (or these kernels; of all, if none is named) on these backends (or all)."""
     asked = symbols(ops, backends)
     here = machine.record()
-    _limits()  # and again at the end: the machine may be busy at either time
+    _limits()  # and again at the end: others may use the machine at either time
     rows = []
     for symbol in asked:
         able = dispatch.candidates(symbol)
