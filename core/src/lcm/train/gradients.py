@@ -36,13 +36,13 @@ class Gradients:
         """The mean loss of (B, T) ids; its gradients are added to every parameter's `.grad`."""
         self._check(inputs, "inputs")
         self._check(targets[targets != IGNORE], "targets")
-        kept = max(1, np.count_nonzero(targets != IGNORE))
+        kept = max(1, int(np.count_nonzero(targets != IGNORE)))
         parts = min(len(inputs), math.ceil(inputs.size / self._tokens))
         loss = 0.0
         for ids, wanted in zip(
             np.array_split(inputs, parts), np.array_split(targets, parts), strict=True
         ):
-            share = np.count_nonzero(wanted != IGNORE) / kept
+            share = int(np.count_nonzero(wanted != IGNORE)) / kept
             loss += share * self._add_part(ids, wanted, share)
         return loss
 
