@@ -17,7 +17,8 @@ import record
 
 from lcm import ops
 from lcm.backend import dispatch
-from lcm.tensor import Tensor, no_grad
+from lcm.recording import no_grad
+from lcm.tensor import Tensor
 
 SQUARES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 SHAPES = (

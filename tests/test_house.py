@@ -15,7 +15,7 @@ LAYERS = (
     ("errors",),
     ("settings", "packages"),
     ("host", "formats"),
-    ("memory", "primitives", "tensor", "grad", "program"),
+    ("memory", "primitives", "recording", "tensor", "grad", "program"),
     ("ops",),
     ("backend", "files", "text"),
     ("nn",),

@@ -7,7 +7,7 @@ from lcm import primitives
 from lcm.ops import CATALOGUE
 from lcm.ops.cases import case, sizes
 from lcm.ops.cost import flops, traffic
-from lcm.tensor import no_grad
+from lcm.recording import no_grad
 
 
 @pytest.fixture

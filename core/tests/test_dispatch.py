@@ -12,7 +12,8 @@ from lcm.backend.manifest import Manifest
 from lcm.backend.plugins import Plugin
 from lcm.backend.tuning import identity
 from lcm.errors import BackendError, LcmWarning
-from lcm.tensor import Tensor, no_grad
+from lcm.recording import no_grad
+from lcm.tensor import Tensor
 
 
 def right(a):

@@ -10,7 +10,8 @@ from lcm.generate.decoder import Decoder
 from lcm.models import fresh
 from lcm.ops.cases import case
 from lcm.program import Program, record
-from lcm.tensor import Tensor, no_grad
+from lcm.recording import no_grad
+from lcm.tensor import Tensor
 
 LLAMA = {"model_type": "llama", "vocab_size": 61, "hidden_size": 24, "intermediate_size": 40,
          "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lcm.errors import ShapeError
-from lcm.tensor import Gradients, Node, Rule, Tensor, enable_grad, no_grad, state
+from lcm.recording import enable_grad, no_grad, state
+from lcm.tensor import Gradients, Node, Rule, Tensor
 
 
 def _unexpand(g: Tensor, like: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from lcm.tensor import Recording, no_grad, recording
+from lcm.recording import Recording, no_grad, recording
 
 R = TypeVar("R")
 Step = Callable[[], object]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-# NaNs of f32, f16 and bf16 alike, and no index into anything: what lies in guards, and in results not written.
+# NaNs of f32, f16 and bf16 alike, and no index into anything: what lies in guards, and in unwritten results.
 POISON = 0x7FC1
 BLANK = 0x7FC5
 GUARD = 1024  # bytes on each side of an array

@@ -25,7 +25,7 @@ Call = Callable[[], object]
 
 BUDGET = 0.3  # seconds for all candidates at one shape, once they are warm
 TURN = 0.003  # seconds of calls that a candidate makes at a stretch
-LEAST, MOST = 3, 15  # turns of a candidate
+LEAST, MOST = 5, 15  # turns of a candidate
 PATIENCE = 0.3  # seconds to wait for threads that have not gone to sleep
 HOPELESS = 3.0  # so many times as slow as the best, a candidate has had its last turn
 
@@ -119,9 +119,9 @@ def unmeasured(asked: Iterable[Asked]) -> Iterable[Asked]:
 
 
 def in_turns(calls: Mapping[str, Call], budget: float = BUDGET) -> dict[str, float]:
-    """The seconds of each call. They take turns, so that what disturbs the machine disturbs all.
+    """The median seconds of each call. They take turns, so that what disturbs the machine disturbs all.
 
-    What counts is the lower quartile of a call's turns: a disturbance only ever adds.
+    Not their least: on a busy machine some libraries' calls are now and then a hundred times as slow.
     """
     found: dict[str, list[float]] = {name: [] for name in calls}
     until = time.perf_counter() + budget
@@ -132,7 +132,7 @@ def in_turns(calls: Mapping[str, Call], budget: float = BUDGET) -> dict[str, flo
                 found[name].append(_turn(call, warm=turn == 0 or found[name][-1] < TURN))
         if turn + 1 >= LEAST and time.perf_counter() > until:
             break
-    return {name: sorted(turns)[len(turns) // 4] for name, turns in found.items()}
+    return {name: statistics.median(turns) for name, turns in found.items()}
 
 
 def _turn(call: Call, *, warm: bool) -> float:

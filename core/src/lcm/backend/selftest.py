@@ -16,7 +16,8 @@ from lcm.grad import gradient
 from lcm.ops import CATALOGUE, Op
 from lcm.ops.cases import case, sizes
 from lcm.ops.signature import Bound
-from lcm.tensor import Tensor, no_grad
+from lcm.recording import no_grad
+from lcm.tensor import Tensor
 
 CASES = 4
 TOLERANCE = 1e-4  # of the largest number in the result, f32

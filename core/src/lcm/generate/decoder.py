@@ -6,7 +6,8 @@ import numpy as np
 
 from lcm.nn import KVCache, Model
 from lcm.program import Program, record
-from lcm.tensor import Tensor, no_grad
+from lcm.recording import no_grad
+from lcm.tensor import Tensor
 
 # Rows of the prompt that run together: the scores of attention stay small, products stay large.
 PREFILL = 256

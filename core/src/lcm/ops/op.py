@@ -18,7 +18,8 @@ from lcm.grad import gradient
 from lcm.memory import without_hold
 from lcm.ops import split as splitting
 from lcm.ops.signature import Bound, Signature, Spec
-from lcm.tensor import Gradients, Tensor, empty, enable_grad, gradient_array, no_grad, run, state
+from lcm.recording import empty, enable_grad, gradient_array, no_grad, run, state
+from lcm.tensor import Gradients, Tensor
 
 Kernel = Callable[[dict[str, Any]], Callable[[], object]]
 Arrays = splitting.Arrays

@@ -19,7 +19,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from lcm.program import Program, record
-from lcm.tensor import recording
+from lcm.recording import recording
 
 # Numbers of the widest array in one piece, 128 KiB of f32: a gradient's buffers then stay near the L2 cache,
 # and numpy's cost of about a microsecond a call small beside the call. Half and double were no faster.

@@ -10,7 +10,8 @@ from lcm.backend.dispatch import REFERENCE, use_backend
 from lcm.backend.native import symbols
 from lcm.backend.selftest import parse
 from lcm.ops import CATALOGUE
-from lcm.tensor import Tensor, no_grad
+from lcm.recording import no_grad
+from lcm.tensor import Tensor
 from lcm.testing.trial import Arguments, bound_of
 
 

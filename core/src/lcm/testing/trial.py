@@ -16,14 +16,15 @@ from lcm.grad import gradient
 from lcm.ops import Op
 from lcm.ops.cases import NUMBERS, case
 from lcm.ops.signature import Bound
-from lcm.tensor import Tensor, no_grad
-from lcm.testing.shapes import LEVELS, shapes
+from lcm.recording import no_grad
+from lcm.tensor import Tensor
+from lcm.testing.shapes import LEVELS, busy, shapes
 from lcm.testing.tolerances import rule
 
 Arguments = dict[str, Any]
 
 # The kinds of numbers, in the order in which a kernel's trials take them.
-KINDS = ("normal", "whole", "wide", "normal", "far")
+KINDS = ("normal", "whole", "wide", "peaks", "normal", "far", "whole")
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def trials(symbol: str, level: str) -> Iterator[Trial]:
     optional = any(spec.optional for spec in op.signature.arrays.values())
     every = shapes(op, level)
     rounds = -(-LEVELS[level].least // len(every))
-    for i, sizes in enumerate(every * rounds):
+    for i, sizes in enumerate([*every * rounds, *busy(op, LEVELS[level].busy)]):
         subset = wanted[i % len(wanted)]
         without = optional and i % 3 == 2 and not set(subset) & _optional(op)
         yield Trial(

@@ -9,7 +9,8 @@ import numpy as np
 from lcm import ops
 from lcm.errors import DataError
 from lcm.nn import Model
-from lcm.tensor import Tensor, no_grad
+from lcm.recording import no_grad
+from lcm.tensor import Tensor
 from lcm.text.tokenizer import Tokenizer
 from lcm.train.corpus import Corpus
 from lcm.train.split import IGNORE, Batch, Split

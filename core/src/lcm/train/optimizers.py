@@ -11,7 +11,8 @@ import numpy as np
 from lcm import ops
 from lcm.errors import FileError, UsageError
 from lcm.memory import ALIGNMENT
-from lcm.tensor import Tensor, no_grad
+from lcm.recording import no_grad
+from lcm.tensor import Tensor
 
 
 class Group:

@@ -16,8 +16,8 @@ from lcm.host import Host
 # The names of scipy-openblas32, then those of everybody else's builds.
 PREFIXES = ("scipy_", "")
 
-# For how long a thread waits awake for more work: 2^17 ticks, about 50 µs. By default it is 100 ms, in which it
-# takes a core from whoever computes next: another backend's product of 128 x 128 took 4 ms instead of 40 µs.
+# For how long a thread waits awake for more work: 2^17 ticks, about 50 µs. By default it is 100 ms, in which
+# it takes a core from whoever is next: another backend's product of 128 x 128 took 4 ms instead of 40 µs.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "17")
 
 
