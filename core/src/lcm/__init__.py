@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Tensor": "lcm.tensor",
-    "no_grad": "lcm.tensor",
+    "no_grad": "lcm.recording",
     "use_backend": "lcm.backend.dispatch",
     "hookspec": "lcm.backend.hooks",
     "hookimpl": "lcm.backend.hooks",
