@@ -63,15 +63,15 @@ static void zero_piece(const void *work, int64_t piece, int worker) {
 }
 
 /* Columns of a piece: its part of every row is added by nobody else, in the order of the rows. */
-static int64_t columns_each(int64_t width) {
-  const int64_t each = spans(spans(width, 16), LANES) * LANES;
-  return each < 64 ? 64 : each;
+static int64_t columns_each(const lcm_embedding_grad_args *a) {
+  const int64_t most = a->rows * a->width <= PIECE ? a->width : spans(a->width, 16);
+  return most < 64 ? 64 : spans(most, LANES) * LANES;
 }
 
 static void scatter_piece(const void *work, int64_t piece, int worker) {
   (void)worker;
   const lcm_embedding_grad_args *a = work;
-  const span_t s = span(piece, a->width, columns_each(a->width));
+  const span_t s = span(piece, a->width, columns_each(a));
   for (int64_t r = 0; r < a->rows; r++) {
     const float *from = a->out_grad + r * a->width;
     float *to = a->weight_grad + a->ids[r] * a->width;
@@ -85,7 +85,7 @@ static void scatter_piece(const void *work, int64_t piece, int worker) {
 EXPORT int32_t lcm_embedding_grad(const lcm_embedding_grad_args *a) {
   if (!a->weight_grad) return LCM_OK;
   const int32_t code = in_parallel(spans(a->vocabulary * a->width, PIECE), zero_piece, a);
-  return code ? code : in_parallel(spans(a->width, columns_each(a->width)), scatter_piece, a);
+  return code ? code : in_parallel(spans(a->width, columns_each(a)), scatter_piece, a);
 }
 
 #endif

@@ -94,17 +94,22 @@ static void table_grad_row(const lcm_rope_grad_args *a, int64_t row, float *cos_
   }
 }
 
-/* A piece is a position, of which every batch has a row or none: nobody else adds to its gradients. */
-static void table_grad_piece(const void *work, int64_t position, int worker) {
+/* Every batch has a row of a position, or none: whose piece the position is in adds them all. */
+static int64_t positions_each(const lcm_rope_grad_args *a) { return rows_each(a->batch * a->heads * a->half); }
+
+static void table_grad_piece(const void *work, int64_t piece, int worker) {
   (void)worker;
   const lcm_rope_grad_args *a = work;
-  float *cos_grad = a->cos_grad ? a->cos_grad + position * a->half : NULL;
-  float *sin_grad = a->sin_grad ? a->sin_grad + position * a->half : NULL;
-  if (cos_grad) memset(cos_grad, 0, (size_t)a->half * sizeof *cos_grad);
-  if (sin_grad) memset(sin_grad, 0, (size_t)a->half * sizeof *sin_grad);
-  for (int64_t b = 0; b < a->batch; b++) {
-    const int64_t t = position - a->start[b];
-    if (t >= 0 && t < a->rows) table_grad_row(a, b * a->rows + t, cos_grad, sin_grad);
+  const span_t s = span(piece, a->positions, positions_each(a));
+  for (int64_t position = s.first; position < s.end; position++) {
+    float *cos_grad = a->cos_grad ? a->cos_grad + position * a->half : NULL;
+    float *sin_grad = a->sin_grad ? a->sin_grad + position * a->half : NULL;
+    if (cos_grad) memset(cos_grad, 0, (size_t)a->half * sizeof *cos_grad);
+    if (sin_grad) memset(sin_grad, 0, (size_t)a->half * sizeof *sin_grad);
+    for (int64_t b = 0; b < a->batch; b++) {
+      const int64_t t = position - a->start[b];
+      if (t >= 0 && t < a->rows) table_grad_row(a, b * a->rows + t, cos_grad, sin_grad);
+    }
   }
 }
 
@@ -113,7 +118,7 @@ EXPORT int32_t lcm_rope_grad(const lcm_rope_grad_args *a) {
                        a->heads, a->width, a->half, a->interleaved, true};
   const int32_t code = a->x_grad ? turn(&work) : LCM_OK;
   if (code || !(a->cos_grad || a->sin_grad)) return code;
-  return in_parallel(a->positions, table_grad_piece, a);
+  return in_parallel(spans(a->positions, positions_each(a)), table_grad_piece, a);
 }
 
 /* A sequence's rows lie side by side in the cache too. */
