@@ -64,6 +64,25 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def lines_of_code(path):
+    """Neither empty lines, nor comments, nor a module's docstring."""
+    text = re.sub(
+        r'/\*.*?\*/|^""".*?"""$', "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    return sum(1 for line in text.splitlines() if line.strip())
+
+
+def test_the_lines_that_an_instruction_set_takes_are_as_the_page_says():
+    page = (ROOT / "docs" / "write-a-kernel.md").read_text("utf-8")
+    rows = re.findall(r"^\| (lcm-\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    assert len(rows) >= 2
+    for plugin, *counts in rows:
+        folder = ROOT / "plugins" / plugin
+        manifest = folder / "src" / plugin.replace("-", "_") / "lcm_backend.toml"
+        files = (folder / "vec.h", folder / "kernels.c", manifest, folder / "setup.py")
+        assert [lines_of_code(f) for f in files] == [int(n) for n in counts], plugin
+
+
 def test_every_page_of_the_docs_is_linked_from_the_readme():
     linked = LINK.findall((ROOT / "README.md").read_text("utf-8"))
     pages = [p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/*.md")]
