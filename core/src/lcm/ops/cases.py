@@ -25,6 +25,10 @@ NUMBERS = {
     ).astype(np.float32),
     # Where a difference of large numbers, or exp of one, goes wrong.
     "far": lambda rng, shape: rng.standard_normal(shape, np.float32) + np.float32(100),
+    # A few numbers a thousand times larger: exp of one overflows, unless the largest is subtracted.
+    "peaks": lambda rng, shape: (
+        rng.standard_normal(shape) * np.where(rng.integers(0, 20, shape) == 0, 1000, 1)
+    ).astype(np.float32),
 }
 
 # Scalars as they are in use, where random ones are too kind: 1 - beta2 is small there.

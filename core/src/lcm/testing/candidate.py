@@ -43,7 +43,7 @@ class Candidate:
 
     def deaths(self) -> edges.Deaths:
         """What all the backend's kernels came to in child processes; made once."""
-        return _deaths(self.subject, self.level_name)
+        return deaths(self.subject, self.level_name)
 
     def some(self, count: int) -> Iterator[Trial]:
         """About so many trials of the level, spread over all; without sizes of 0."""
@@ -69,7 +69,7 @@ class Candidate:
 _examined = cache(
     lambda candidate: examine(candidate.symbol, candidate.kernel, candidate.level_name)
 )
-_deaths = cache(edges.run)
+deaths = cache(edges.run)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from lcm.host import current
 from lcm.program import Program
 from lcm.testing import special, tiny
 from lcm.testing import subject as subjects
-from lcm.testing.candidate import Candidate, Run
+from lcm.testing.candidate import Candidate, Run, deaths
 from lcm.testing.subject import Subject
 
 # Ops that say that their result may lie where an input lies, and where.
@@ -113,10 +113,10 @@ def test_nothing_is_touched_behind_the_end_of_an_array(candidate: Candidate) -> 
 @for_kernels(lambda subject, symbol: subject.library is not None)
 def test_arguments_are_read_up_to_their_size_and_may_be_longer(candidate: Candidate) -> None:
     """As an older caller and a newer one give them."""
-    deaths = candidate.deaths()
-    if candidate.symbol in deaths.arrays:
+    found = candidate.deaths()
+    if candidate.symbol in found.arrays:
         pytest.skip(f"{candidate.symbol} died before")
-    none(deaths.arguments.get(candidate.symbol, ()))
+    none(found.arguments.get(candidate.symbol, ()))
 
 
 def test_nothing_is_written_beside_the_results(candidate: Candidate) -> None:
@@ -253,8 +253,15 @@ def _at_once(runs: list[Run]) -> None:
 # The backend as a whole.
 
 
+def skip_if_deadly(subject: Subject, level: str) -> None:
+    """A kernel that kills its process must not be called in this one."""
+    for symbol in deaths(subject, level).everywhere:
+        pytest.skip(f"{symbol} kills its process")
+
+
 def test_calls_in_a_program_give_the_same_bits(subject: Subject, level: str) -> None:
     """One call of each kernel, one after the other, in the way in which recorded programs run."""
+    skip_if_deadly(subject, level)
     found = (Candidate(subject, symbol, level) for symbol in subject.kernels)
     runs = [run for one in found for run in itertools.islice(one.runs(one.some(2)), 1)]
     alone = [run.bits() for run in runs]
@@ -274,8 +281,11 @@ def test_it_has_only_kernels_that_there_are(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("model", tiny.MODELS)
-def test_a_tiny_model_learns_as_by_the_definitions(subject: Subject, model: str) -> None:
+def test_a_tiny_model_learns_as_by_the_definitions(
+    subject: Subject, level: str, model: str
+) -> None:
     """Ten steps, the same losses; and every kernel that could have run did."""
+    skip_if_deadly(subject, level)
     with tiny.running_on(subject.backend) as ran, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it does not have is said in the table of support
         found = tiny.losses(model)

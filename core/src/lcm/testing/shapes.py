@@ -27,6 +27,7 @@ class Level:
     each: tuple[int, ...]  # each of them occurs in every symbol
     least: int  # trials of a kernel
     most: int  # numbers in the largest array of these
+    busy: int  # trials with work for several threads
     real: bool  # also the sizes of `REAL`
     repeats: int  # of what must show by chance, such as a race
     seconds: float  # for them
@@ -38,10 +39,10 @@ MORE = (29, 53, 61, 79, 96, 97, 111, 112, 113, 127, 128, 129, 191, 193, 255, 256
         511, 512, 513, 769, 1000, 1023, 1025)  # fmt: skip
 
 LEVELS = {
-    "smoke": Level((1, 8, 17), (0, 1, 7, 17, 33), 24, 1 << 12, False, 5, 0.05),
-    "core": Level((0, 1, 3, 8, 17, 33), TAILS, 100, 1 << 15, False, 40, 0.2),
+    "smoke": Level((1, 8, 17), (0, 1, 7, 17, 33), 24, 1 << 12, 1, False, 5, 0.05),
+    "core": Level((0, 1, 3, 8, 17, 33), TAILS, 100, 1 << 15, 6, False, 40, 0.2),
     "full": Level(
-        (0, 1, 3, 7, 8, 16, 17, 31, 33, 65), (*TAILS, *MORE), 250, 1 << 17, True, 200, 1.0
+        (0, 1, 3, 7, 8, 16, 17, 31, 33, 65), (*TAILS, *MORE), 250, 1 << 17, 20, True, 200, 1.0
     ),
 }
 
@@ -95,10 +96,13 @@ def shapes(op: Op, level: str) -> tuple[Sizes, ...]:
 
 
 def busy(op: Op, count: int) -> Iterator[Sizes]:
-    """Odd sizes with enough work for several threads."""
-    rng, found, symbols = _rng(op), 0, op.signature.symbols
+    """Odd sizes with work for several threads: each symbol has its turn to be by far the largest."""
+    rng, symbols, found = _rng(op), op.signature.symbols, 0
     while found < count:
-        bits = rng.uniform(14, 24) * rng.dirichlet(np.ones(len(symbols)))
+        weights = np.ones(len(symbols))
+        if (turn := found % (len(symbols) + 1)) < len(symbols):
+            weights[turn] = 4
+        bits = rng.uniform(14, 24) * rng.dirichlet(2 * weights)
         drawn = {s: int(np.exp2(b)) for s, b in zip(symbols, bits, strict=True)} | fixed_sizes(op)
         enough = 1 << 14 <= widest(op, drawn) <= 1 << 17 and _work(op, drawn) <= 1 << 24
         if enough and possible(op, drawn):
@@ -125,12 +129,15 @@ def _pairwise(op: Op, level: Level, rng: np.random.Generator) -> Iterator[Sizes]
 
 
 def _each(op: Op, level: Level, rng: np.random.Generator) -> Iterator[Sizes]:
+    """The others are small; where that cannot be, one of them is as large, or any."""
     small = tuple(n for n in level.each if n <= 33)
     for symbol in _free(op):
         for size in level.each:
-            choices = itertools.chain([small] * 20, [level.each] * 400)
-            drawn = (_drawn(op, level, some, {symbol: size}, rng) for some in choices)
-            yield from itertools.islice((d for d in drawn if d), 1)
+            given = [{symbol: size}] * 20
+            given += [{str(other): size, symbol: size} for other in rng.choice(_free(op), 100)]
+            ways = [(small, sizes) for sizes in given] + [(level.each, given[0])] * 300
+            found = (_drawn(op, level, some, sizes, rng) for some, sizes in ways)
+            yield from itertools.islice((d for d in found if d), 1)
 
 
 def _drawn(
@@ -144,8 +151,9 @@ def _drawn(
 
 
 def _work(op: Op, drawn: Sizes) -> int:
-    """About how many multiplications there are, or more."""
-    return math.prod(drawn.values()) * math.prod(drawn[s] for s in TWICE.get(op.name, ()))
+    """About how many multiplications there are, or more; a body may need memory for them beside a 0."""
+    counted = [*drawn.values(), *(drawn[s] for s in TWICE.get(op.name, ()))]
+    return math.prod(max(1, n) for n in counted)
 
 
 def _free(op: Op) -> list[str]:
