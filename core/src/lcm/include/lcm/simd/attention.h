@@ -1,5 +1,5 @@
-/* Attention, for training and for reading a prompt: bands of query rows pass over blocks of keys, and keep the
-   largest score, the sum of powers and the mixed values so far (Dao et al., 2022).
+/* Attention, for training and for reading a prompt: bands of query rows pass over blocks of keys, and keep
+   the largest score, the sum of powers and the mixed values so far (Dao et al., 2022).
 
      score       = q[row, :] . k[key, :] * scale, for the keys that the row sees
      out[row, :] = sum over keys of exp(score - largest) v[key, :] / sum over keys of exp(score - largest) */
@@ -11,7 +11,7 @@ enum {
   ATTENTION_PIECES = 64,    /* bands of a head of keys are one piece, if there are as many pieces then */
   ONE_PIECE_WORK = 4 << 20, /* below so many operations, about 40 µs, threads are not worth their waking */
   PIECE_WORK = 1 << 20,     /* a piece's, at least */
-  KEPT_KEYS = 1 << 17,      /* numbers of a head's k which, with v, stay in the second cache from band to band */
+  KEPT_KEYS = 1 << 17,      /* numbers of a head's k that, with v, the second cache keeps till the next band */
 };
 
 /* Where the vector's lanes see the key. */
@@ -43,28 +43,29 @@ static void fetch_keys(const attention_t *a, const band_t *band, int64_t key) {
 }
 
 /* s[j, :] = the scores of key from + j: those of the keys before to[half] for each half of the band. */
-NOINLINE void score_block(float *s, const attention_t *a, const band_t *band, const float *q, int64_t from, int64_t to) {
-  const float *k = a->k + band->k, *rows[BAND_TILE];
+NOINLINE void score_block(float *s, const attention_t *a, const band_t *band, const float *q, int64_t from,
+                          int64_t to) {
+  const float *k = a->k + band->k, *row[BAND_TILE];
   const int64_t both = least(to, band->to[0]);
   vf tile[BAND_TILE][2];
   int64_t j = from;
   for (; j < both; j += BAND_TILE) {
-    tile_rows(rows, k, a->kv_row, j, both);
+    tile_rows(row, k, a->kv_row, j, both);
     if (band->fetch) fetch_keys(a, band, j);
-    score_tile(tile, rows, q, a->width, 2);
+    score_tile(tile, row, q, a->width, 2);
     for (int i = 0; i < BAND_TILE; i++)
       for (int n = 0; n < 2; n++) vf_store(s + (j - from + i) * BAND + n * LANES, tile[i][n]);
   }
   for (j = most(from, both); j < to; j += BAND_TILE) {
-    tile_rows(rows, k, a->kv_row, j, to);
-    score_tile(tile, rows, q + LANES, a->width, 1);
+    tile_rows(row, k, a->kv_row, j, to);
+    score_tile(tile, row, q + LANES, a->width, 1);
     for (int i = 0; i < BAND_TILE; i++) vf_store(s + (j - from + i) * BAND + LANES, tile[i][0]);
   }
   hide(s, a, band, from, to);
 }
 
-/* s = exp(s - largest); `largest` grows to the largest of s, `sum` by the new powers; returns what all that was
-   summed before has to be multiplied by. */
+/* s = exp(s - largest), where `largest` grows to the largest of s, and `sum` by the new powers. Returns what
+   all that was summed before has to be multiplied by. */
 NOINLINE vf softmax_block(float *s, int64_t keys, vf *largest, vf *sum) {
   vf most = *largest, total = {0};
   for (int64_t j = 0; j < keys; j++) most = vf_max(most, vf_load(s + j * BAND));
@@ -93,7 +94,7 @@ static void attention_band(const attention_t *a, const band_t *band, const band_
   memset(y, 0, (size_t)band_y_floats(a->width) * sizeof *y);
   for (int64_t from = band->from; from < band->to[1]; from += KEY_BLOCK) {
     const int64_t to = least(from + KEY_BLOCK, band->to[1]), both = most(0, least(to, band->to[0]) - from);
-    for (int64_t i = fetched_from(band, from); i < fetched_from(band, to); i++) {
+    for (int64_t i = fetched_at(band, from); i < fetched_at(band, to); i++) {
       fetch_own(a->y + band->out[i], a->width);
       fetch_row(a->q + next->q[i], a->width);
     }
@@ -113,8 +114,8 @@ typedef struct {
   int64_t bands, in_piece; /* bands in all, and of each piece */
 } attention_work;
 
-/* The i-th band: of each head of keys the last one first, which sees the most keys, so that what is done last is
-   a short one. */
+/* The i-th band: of each head of keys the last one first, which sees the most keys, so that the work ends
+   with short ones. */
 static band_t nth_band(const attention_t *a, int64_t i) {
   const int64_t bands = bands_of(a), head = i / bands;
   return band_of(a, head / a->kv_heads, head % a->kv_heads, bands - 1 - i % bands);
@@ -134,7 +135,7 @@ static void attention_piece(const void *argument, int64_t piece, int worker) {
 
 static int32_t attention(const attention_t *a) {
   if (!a->batch || !a->rows || !a->kv_heads || !a->group || !a->width) return LCM_OK;
-  if (a->rows * a->group <= ROW_QUERIES) return attention_row(a);
+  if (row_is_faster(a)) return attention_row(a);
   const int64_t work = 4 * BAND * a->width * a->capacity, heads = a->batch * a->kv_heads;
   attention_work w = {.a = a, .floats = wide_of(attention_floats(a)), .bands = heads * bands_of(a)};
   w.in_piece = most(1 + PIECE_WORK / work, heads >= ATTENTION_PIECES ? bands_of(a) : 1);

@@ -1,23 +1,20 @@
-/* Attention's gradient, band by band (see attention_tile.h). A band computes the powers of all its keys again,
-   once, since scores are not kept: [keys, BAND] numbers a worker. With p the shares and g the gradient of out:
+/* Attention's gradient, band by band (see attention_tile.h). A band computes the powers of its keys again,
+   and keeps them meanwhile, [keys, BAND] numbers. With p the shares and g the gradient of out:
 
-     v_grad[key, :] = sum over lanes of p[key, lane] g[lane, :]
-     dp[key, lane]  = v[key, :] . g[lane, :]
-     ds[key, lane]  = p[key, lane] (dp[key, lane] - g[lane, :] . out[lane, :])
-     q_grad[lane,:] = sum over keys of ds[key, lane] k[key, :] * scale
-     k_grad[key, :] = sum over lanes of ds[key, lane] q[lane, :] * scale
+     v_grad[key, :]  = sum over lanes of p[key, lane] g[lane, :]
+     ds[key, lane]   = p[key, lane] (v[key, :] . g[lane, :] - out[lane, :] . g[lane, :])
+     k_grad[key, :]  = sum over lanes of ds[key, lane] q[lane, :] * scale
+     q_grad[lane, :] = sum over keys of ds[key, lane] k[key, :] * scale
 
-   A row's sum of powers divides its g, not its p. */
+   A row's sum of powers divides its g, in place of its p. */
 #ifndef LCM_SIMD_ATTENTION_GRAD_H
 #define LCM_SIMD_ATTENTION_GRAD_H
 
 enum {
-  GRAD_PIECES = 16,         /* with fewer heads of keys, a head is done in parts */
-  GRAD_SUMS = 1 << 24,      /* floats of the parts' sums at most, or there are fewer parts */
+  GRAD_PIECES = 16,      /* with fewer heads of keys, a head is done in parts */
+  GRAD_PART = 1 << 26,   /* operations of a part at least, 0.3 ms, or its own sums would cost too much … */
+  GRAD_SUMS = 1 << 24,   /* … and floats of all parts' sums at most */
 };
-
-/* Operations of a part: about 0.3 ms, or its sums would cost too much; 0.1 s, for who interrupts waits for it. */
-static const int64_t GRAD_LEAST_WORK = INT64_C(1) << 26, GRAD_MOST_WORK = INT64_C(1) << 34;
 
 /* A worker's memory; wide is the width up to a whole vector. */
 typedef struct {
@@ -55,14 +52,14 @@ static void band_rows(float *y, const float *x, const int64_t *at, const band_t 
     }
 }
 
-/* sum over d of g[d, :] y[d, :]: in the order of score_tile, so that a row which sees one key has a ds of 0. */
+/* sum over d of g[d, :] y[d, :], in the order of score_tile: a row that sees one key has a ds of 0. */
 static vf band_dots(const float *g, const float *y, int64_t width) {
   vf sum = {0};
   for (int64_t d = 0; d < width; d++) sum += vf_load(g + d * BAND) * vf_load(y + d * BAND);
   return sum;
 }
 
-/* Zeros for the band's first half in the keys after its last one, which a tile of keys may share with the second. */
+/* Zeros for the band's first half in the keys after its last, which share a tile of keys with it. */
 static void end_half(float *p, int64_t keys) {
   for (int64_t i = keys; i < keys + BAND_TILE; i++) vf_store(p + i * BAND, (vf){0});
 }
@@ -70,7 +67,7 @@ static void end_half(float *p, int64_t keys) {
 /* p[j, :] = exp(score - the lane's largest) of key from + j; inverse = 1 / the sums of these powers. */
 static void powers(float *p, const attention_t *a, const band_t *band, const float *q, vf inverse[2]) {
   for (int64_t from = band->from; from < band->to[1]; from += KEY_BLOCK) {
-    for (int64_t i = fetched_from(band, from); i < fetched_from(band, from + KEY_BLOCK); i++) {
+    for (int64_t i = fetched_at(band, from); i < fetched_at(band, from + KEY_BLOCK); i++) {
       fetch_row(a->out + band->out[i], a->width);
       fetch_row(a->out_grad + band->out[i], a->width);
     }
@@ -87,12 +84,12 @@ static void powers(float *p, const attention_t *a, const band_t *band, const flo
 /* ds = p * (v . g - dot), for all the block's keys; p and ds begin at key `from`. */
 NOINLINE void ds_block(float *ds, const float *p, const attention_t *a, const band_t *band, const float *g,
                        const vf dot[2], int64_t from, int64_t to) {
-  const float *v = a->v + band->k, *rows[BAND_TILE];
+  const float *v = a->v + band->k, *row[BAND_TILE];
   const int64_t both = least(to, band->to[0]);
   vf tile[BAND_TILE][2];
   for (int64_t j = from; j < both; j += BAND_TILE) {
-    tile_rows(rows, v, a->kv_row, j, both);
-    score_tile(tile, rows, g, a->width, 2);
+    tile_rows(row, v, a->kv_row, j, both);
+    score_tile(tile, row, g, a->width, 2);
     for (int64_t i = 0; i < BAND_TILE; i++)
       for (int n = 0; n < 2; n++) {
         const int64_t at = (j - from + i) * BAND + n * LANES;
@@ -100,8 +97,8 @@ NOINLINE void ds_block(float *ds, const float *p, const attention_t *a, const ba
       }
   }
   for (int64_t j = most(from, both); j < to; j += BAND_TILE) {
-    tile_rows(rows, v, a->kv_row, j, to);
-    score_tile(tile, rows, g + LANES, a->width, 1);
+    tile_rows(row, v, a->kv_row, j, to);
+    score_tile(tile, row, g + LANES, a->width, 1);
     for (int64_t i = 0; i < BAND_TILE; i++) {
       const int64_t at = (j - from + i) * BAND + LANES;
       vf_store(ds + at, vf_load(p + at) * (tile[i][0] - dot[1]));
@@ -110,45 +107,55 @@ NOINLINE void ds_block(float *ds, const float *p, const attention_t *a, const ba
   end_half(ds, most(0, both - from));
 }
 
-/* y[i, :] (+)= sum over the lanes from … to - 1 of p[i, lane] x[lane, :], for `keys` <= BAND_TILE keys i and a
-   vector or two of x and y, the last of `last` numbers. */
-INLINE void spread_tile(float *y, int64_t step, bool add, const float *p, const float *x, int64_t wide, int64_t from,
-                        int64_t to, int64_t keys, int vectors, int64_t last) {
+/* A tile of spread: BAND_TILE keys, of which `keys` are written, by one vector or two. */
+typedef struct {
+  float *y;                  /* y[i, :] = y + i * step */
+  const float *p, *x;        /* p[i, lane] = p[i * BAND + lane]; x[lane, :] = x + lane * wide */
+  int64_t step, wide, keys;
+  int64_t lane, lanes, last; /* from lane to lanes - 1; numbers in the last vector */
+  bool add;                  /* to what is there */
+} spread_t;
+
+/* y[i, :] (+)= sum over lanes of p[i, lane] x[lane, :]. */
+INLINE void spread_tile(const spread_t *t, const int vectors) {
   vf sum[BAND_TILE][2];
+  const float *p = t->p, *x = t->x + t->lane * t->wide;
   for (int i = 0; i < BAND_TILE; i++)
     for (int n = 0; n < vectors; n++) sum[i][n] = (vf){0};
-  for (int64_t lane = from; lane < to; lane++) {
+  for (int64_t lane = t->lane; lane < t->lanes; lane++, x += t->wide) {
     vf row[2];
-    for (int n = 0; n < vectors; n++) row[n] = vf_load(x + lane * wide + n * LANES);
+    for (int n = 0; n < vectors; n++) row[n] = vf_load(x + n * LANES);
     for (int i = 0; i < BAND_TILE; i++)
       for (int n = 0; n < vectors; n++) sum[i][n] += p[i * BAND + lane] * row[n];
   }
   for (int i = 0; i < BAND_TILE; i++)
-    for (int n = 0; n < vectors && i < keys; n++) {
-      float *at = y + i * step + n * LANES;
-      const int64_t left = n + 1 < vectors ? LANES : last;
-      vf_store_first(at, add ? vf_load_first(at, left) + sum[i][n] : sum[i][n], left);
+    for (int n = 0; n < vectors && i < t->keys; n++) {
+      float *y = t->y + i * t->step + n * LANES;
+      const int64_t left = n + 1 < vectors ? LANES : t->last;
+      vf_store_first(y, t->add ? vf_load_first(y, left) + sum[i][n] : sum[i][n], left);
     }
 }
 
 /* y[key, :] (+)= sum over the lanes that see it of p[key, lane] x[lane, :], for the keys from … to - 1. */
 NOINLINE void spread(float *y, int64_t step, bool add, const float *p, const float *x, const attention_t *a,
                      const band_t *band, int64_t from, int64_t to) {
-  const int64_t wide = wide_of(a->width);
-  int64_t first = band->lane, end = band->lanes;
+  spread_t t = {.p = p, .step = step, .wide = wide_of(a->width), .lane = band->lane, .add = add};
   y += from * step;
-  for (int64_t key = from; key < to; key += BAND_TILE, y += BAND_TILE * step, p += BAND_TILE * BAND) {
-    const int64_t keys = least(BAND_TILE, to - key);
-    while (first < end && band->last[first] < key) first++;
-    for (end = band->lanes; a->window > 0 && band->last[end - 1] - a->window >= key + keys - 1;) end--;
+  for (int64_t key = from; key < to; key += BAND_TILE, y += BAND_TILE * step, t.p += BAND_TILE * BAND) {
+    t.keys = least(BAND_TILE, to - key);
+    while (t.lane < band->lanes && band->last[t.lane] < key) t.lane++;
+    t.lanes = band->lanes;
+    while (a->window > 0 && band->last[t.lanes - 1] - a->window >= key + t.keys - 1) t.lanes--;
     for (int64_t i = 2 * BAND_TILE; band->fetch && i < least(3 * BAND_TILE, band->to[1] - key); i++)
       fetch_own(y + i * step, a->width);
-    int64_t d = 0;
-    for (; d + 2 * LANES <= a->width; d += 2 * LANES)
-      spread_tile(y + d, step, add, p, x + d, wide, first, end, keys, 2, LANES);
-    const int64_t left = a->width - d;
-    if (left > LANES) spread_tile(y + d, step, add, p, x + d, wide, first, end, keys, 2, left - LANES);
-    else if (left > 0) spread_tile(y + d, step, add, p, x + d, wide, first, end, keys, 1, left);
+    for (int64_t d = 0; d < a->width; d += 2 * LANES) {
+      const int64_t left = a->width - d;
+      t.y = y + d;
+      t.x = x + d;
+      t.last = left > LANES ? least(left - LANES, LANES) : left;
+      if (left > LANES) spread_tile(&t, 2);
+      else spread_tile(&t, 1);
+    }
   }
 }
 
@@ -178,88 +185,100 @@ static void grad_band(const attention_t *a, const band_t *band, const band_t *ne
   band_in(m.g, a->out_grad, band->out, band, a->width, 1);
   band_in(m.y, a->out, band->out, band, a->width, 1);
   for (int half = 0; half < 2; half++) {
-    for (float *g = m.g + half * LANES; g < m.g + a->width * BAND; g += BAND) vf_store(g, vf_load(g) * inverse[half]);
+    for (int64_t d = 0; d < a->width; d++) {
+      float *g = m.g + d * BAND + half * LANES;
+      vf_store(g, vf_load(g) * inverse[half]);
+    }
     dot[half] = band_dots(m.g + half * LANES, m.y + half * LANES, a->width);
   }
   memset(m.y, 0, (size_t)band_y_floats(a->width) * sizeof *m.y);
   for (int64_t from = band->from; from < band->to[1]; from += KEY_BLOCK) {
     const int64_t to = least(from + KEY_BLOCK, band->to[1]), both = most(0, least(to, band->to[0]) - from);
     const float *p = m.p + (from - band->from) * BAND;
-    for (int64_t i = fetched_from(band, from); i < fetched_from(band, from + KEY_BLOCK); i++) {
+    for (int64_t i = fetched_at(band, from); i < fetched_at(band, from + KEY_BLOCK); i++) {
       fetch_row(a->q + next->q[i], a->width);
       if (a->q_grad) fetch_own(a->q_grad + band->q[i], a->width);
     }
     if (sums->v) spread(sums->v, sums->step, sums->add, p, m.g_rows, a, band, from, to);
     ds_block(m.ds, p, a, band, m.g, dot, from, to);
     if (sums->k) spread(sums->k, sums->step, sums->add, m.ds, m.q_rows, a, band, from, to);
-    if (a->q_grad) mix(m.y, one, a->k + band->k + from * a->kv_row, a->kv_row, m.ds, both, to - from, a->width);
+    if (!a->q_grad) continue;
+    mix(m.y, one, a->k + band->k + from * a->kv_row, a->kv_row, m.ds, both, to - from, a->width);
   }
   if (a->q_grad) band_out(a->q_grad, m.y, band->q, band, a->width, scale);
 }
 
-/* The bands of a head of keys are dealt out to `parts` pieces, part, part + parts, …: as many keys to each. If
-   there are several, each has sums of its own, [batch, kv_heads, parts, k and v, capacity, wide]. */
+/* The bands of a head of keys are dealt out to `parts` pieces, part, part + parts, …: about as many keys to
+   each. Parts, if several, have sums of their own, [batch, kv_heads, parts, k and v, capacity, wide]. */
 typedef struct {
   const attention_t *a;
   float *memory, *sums;
   int64_t floats;          /* a worker's part of the memory */
   int64_t parts, in_piece; /* in_piece heads of keys are one piece, if parts is 1 */
+  atomic_bool *stop;       /* a head may take long: it is asked from band to band whether to go on */
 } attention_grad_work;
 
-/* The sums of a head of keys: the results, or those of a part. */
-static grad_sums sums_of(const attention_grad_work *w, int64_t head, int64_t part) {
-  const attention_t *a = w->a;
-  const int64_t wide = wide_of(a->width), size = a->capacity * wide;
-  const int64_t at = head / a->kv_heads * a->capacity * a->kv_row + head % a->kv_heads * a->width;
-  float *own = part < 0 ? NULL : w->sums + (head * w->parts + part) * 2 * size;
-  return (grad_sums){.k = !a->k_grad ? NULL : own ? own : a->k_grad + at,
-                     .v = !a->v_grad ? NULL : own ? own + size : a->v_grad + at,
-                     .step = own ? wide : a->kv_row};
+/* The sums of a head of keys: a part's own ones. */
+static grad_sums part_sums(const attention_grad_work *w, int64_t head, int64_t part) {
+  const int64_t wide = wide_of(w->a->width), size = w->a->capacity * wide;
+  float *own = w->sums + (head * w->parts + part) * 2 * size;
+  return (grad_sums){.k = w->a->k_grad ? own : NULL, .v = w->a->v_grad ? own + size : NULL, .step = wide};
 }
 
-static int64_t seen_in(const attention_t *a, int64_t batch) { return (a->start ? a->start[batch] : 0) + a->rows; }
+/* … and the results. */
+static grad_sums whole_sums(const attention_t *a, int64_t head) {
+  const int64_t at = head / a->kv_heads * a->capacity * a->kv_row + head % a->kv_heads * a->width;
+  return (grad_sums){.k = a->k_grad ? a->k_grad + at : NULL, .v = a->v_grad ? a->v_grad + at : NULL,
+                     .step = a->kv_row};
+}
+
+static int64_t keys_seen(const attention_t *a, int64_t head) {
+  return (a->start ? a->start[head / a->kv_heads] : 0) + a->rows;
+}
 
 static void grad_part(const attention_grad_work *w, int64_t head, int64_t part, float *memory) {
   const attention_t *a = w->a;
   const int64_t batch = head / a->kv_heads, kv_head = head % a->kv_heads, bands = bands_of(a);
-  const int64_t keys = w->parts > 1 ? seen_in(a, batch) : a->capacity;
-  grad_sums sums = sums_of(w, head, w->parts > 1 ? part : -1);
+  const int64_t keys = w->parts > 1 ? keys_seen(a, head) : a->capacity;
+  grad_sums sums = w->parts > 1 ? part_sums(w, head, part) : whole_sums(a, head);
   if (!bands) return clear(&sums, 0, keys, a->width);
-  band_t band = band_of(a, batch, kv_head, bands - 1 - part); /* the last one sees all that the others see */
+  band_t band = band_of(a, batch, kv_head, bands - 1 - part); /* the others see no later key */
   clear(&sums, 0, band.from, a->width);
   clear(&sums, band.to[1], keys, a->width);
-  for (int64_t n = bands - 1 - part; n >= 0; n -= w->parts) {
+  for (int64_t n = bands - 1 - part; n >= 0 && !atomic_load(w->stop); n -= w->parts) {
     const band_t next = band_of(a, batch, kv_head, most(0, n - w->parts));
     band.fetch = !sums.add || band.to[1] * a->width > KEPT_KEYS;
     grad_band(a, &band, &next, &sums, memory);
     sums.add = true;
     band = next;
+    if (interrupted()) atomic_store(w->stop, true);
   }
 }
 
 static void grad_piece(const void *argument, int64_t piece, int worker) {
   const attention_grad_work *w = argument;
+  const int64_t heads = w->a->batch * w->a->kv_heads;
   float *memory = w->memory + worker * w->floats;
   if (w->parts > 1) return grad_part(w, piece / w->parts, piece % w->parts, memory);
-  for (int64_t i = piece * w->in_piece; i < least((piece + 1) * w->in_piece, w->a->batch * w->a->kv_heads); i++)
+  for (int64_t i = piece * w->in_piece; i < least((piece + 1) * w->in_piece, heads); i++)
     grad_part(w, i, 0, memory);
 }
 
-/* y[key, :] = the sum of the parts' sums, in their order. */
+/* y[key, :] = the sum of the parts' x[key, :], in their order. */
 static void add_parts(float *y, const float *x, int64_t keys, const attention_grad_work *w) {
-  const int64_t wide = wide_of(w->a->width), next = 2 * w->a->capacity * wide;
+  const int64_t width = w->a->width, wide = wide_of(width), next = 2 * w->a->capacity * wide;
   for (int64_t key = 0; key < keys; key++)
-    for (int64_t d = 0; d < w->a->width; d += LANES) {
+    for (int64_t d = 0; d < width; d += LANES) {
       vf sum = {0};
       for (int64_t part = 0; part < w->parts; part++) sum += vf_load(x + part * next + key * wide + d);
-      vf_store_first(y + key * w->a->kv_row + d, sum, least(LANES, w->a->width - d));
+      vf_store_first(y + key * w->a->kv_row + d, sum, least(LANES, width - d));
     }
 }
 
 static void add_parts_piece(const void *argument, int64_t head, int worker) {
   const attention_grad_work *w = argument;
-  const grad_sums to = sums_of(w, head, -1), from = sums_of(w, head, 0);
-  const int64_t keys = seen_in(w->a, head / w->a->kv_heads);
+  const grad_sums to = whole_sums(w->a, head), from = part_sums(w, head, 0);
+  const int64_t keys = keys_seen(w->a, head);
   (void)worker;
   if (to.k) add_parts(to.k, from.k, keys, w);
   if (to.v) add_parts(to.v, from.v, keys, w);
@@ -267,19 +286,21 @@ static void add_parts_piece(const void *argument, int64_t head, int worker) {
 }
 
 static int32_t attention_grad(const attention_t *a) {
-  const int64_t heads = a->batch * a->kv_heads, wide = wide_of(a->width);
-  if (!heads || !a->width || !a->capacity) return LCM_OK;
-  const int64_t sums = heads * 2 * a->capacity * wide, work = 10 * a->rows * a->group * a->width * a->capacity;
-  attention_grad_work w = {.a = a, .floats = (grad_floats(a) + 15) / 16 * 16};
-  w.parts = least(1 + (GRAD_PIECES - 1) / heads, work / GRAD_LEAST_WORK);
-  w.parts = most(1, least(most(w.parts, work / GRAD_MOST_WORK), least(bands_of(a), GRAD_SUMS / sums)));
+  const int64_t heads = a->batch * a->kv_heads, sums = heads * 2 * a->capacity * wide_of(a->width);
+  if (!sums) return LCM_OK;
+  const int64_t work = 10 * a->rows * a->group * a->width * a->capacity; /* of a head of keys, at most */
+  atomic_bool stop = false;
+  attention_grad_work w = {.a = a, .floats = wide_of(grad_floats(a)), .stop = &stop};
+  w.parts = least(1 + (GRAD_PIECES - 1) / heads, bands_of(a));
+  w.parts = most(1, least(w.parts, least(work / GRAD_PART, GRAD_SUMS / sums)));
   w.in_piece = heads * work < ONE_PIECE_WORK ? heads : 1 + PIECE_WORK / most(1, work);
   w.memory = scratch((size_t)(workers() * w.floats + (w.parts > 1 ? w.parts * sums : 0)) * sizeof(float));
   if (!w.memory) return LCM_NO_MEMORY;
   w.sums = w.memory + workers() * w.floats;
   const int64_t pieces = w.parts > 1 ? heads * w.parts : (heads + w.in_piece - 1) / w.in_piece;
-  const int32_t code = in_parallel(pieces, grad_piece, &w);
-  return code || w.parts == 1 ? code : in_parallel(heads, add_parts_piece, &w);
+  int32_t code = in_parallel(pieces, grad_piece, &w);
+  if (code == LCM_OK && stop) code = LCM_INTERRUPTED;
+  return code != LCM_OK || w.parts == 1 ? code : in_parallel(heads, add_parts_piece, &w);
 }
 
 /* The gradients of q, k and v; what no row sees of k and v has 0. */

@@ -1,6 +1,7 @@
-/* Attention's bands and tiles. A band is 2 * LANES query rows, one to a lane: rows of all the heads that share a
-   head of keys, row after row. With queries in the lanes, a key's numbers are read where they lie and spread over
-   the lanes, the softmax over keys needs nothing across lanes, and only q and the result are transposed:
+/* Attention's bands and tiles. A band is 2 * LANES query rows, one to a lane: rows of all the heads that
+   share a head of keys, row after row. With queries in the lanes, a key's numbers are read where they lie and
+   spread over the lanes, the softmax over keys needs nothing across lanes, and only q and the result are
+   transposed:
 
      score[key, lane] = sum over d of k[key, d] q[d, lane]
      mixed[d, lane]   = sum over keys of v[key, d] p[key, lane]
@@ -12,11 +13,13 @@
 #define LCM_SIMD_ATTENTION_TILE_H
 
 #define INLINE static inline __attribute__((always_inline))
-#define NOINLINE static __attribute__((noinline)) /* or loops share their registers with their callers' constants */
+
+/* Loops that shall not share the registers with their callers' constants. */
+#define NOINLINE static __attribute__((noinline))
 
 enum {
   BAND = 2 * LANES,
-  BAND_TILE = TILE_ROWS < 8 ? TILE_ROWS : 8, /* keys, or numbers of a head, in a tile: by a vector or two */
+  BAND_TILE = TILE_ROWS < 8 ? TILE_ROWS : 8, /* keys, or numbers of a head, in a tile; by one vector or two */
 };
 
 /* What attention works on. Strides are in floats; heads lie `width` apart, batches all their rows. */
@@ -52,8 +55,9 @@ static band_t band_of(const attention_t *a, int64_t batch, int64_t kv_head, int6
   const int64_t first = index * BAND, rows = least(BAND, a->rows * a->group - first);
   const int64_t start = a->start ? a->start[batch] : 0;
   int64_t row = first / a->group, head = first % a->group;
-  band_t band = {.lane = rows <= LANES ? LANES : 0, .k = batch * a->capacity * a->kv_row + kv_head * a->width};
+  band_t band = {.lane = rows <= LANES ? LANES : 0};
   band.lanes = band.lane + rows;
+  band.k = batch * a->capacity * a->kv_row + kv_head * a->width;
   for (int64_t i = 0; i < BAND; i++) {
     band.q[i] = (batch * a->rows + row) * a->q_row + (kv_head * a->group + head) * a->width;
     band.out[i] = (batch * a->rows + row) * a->out_row + (kv_head * a->group + head) * a->width;
@@ -68,10 +72,9 @@ static band_t band_of(const attention_t *a, int64_t batch, int64_t kv_head, int6
   return band;
 }
 
-/* The lanes whose rows are fetched while the band passes over the block of `keys` from `from` on: in all its blocks
-   each lane once. */
-static int64_t fetched_from(const band_t *band, int64_t from) {
-  return (least(from, band->to[1]) - band->from) * BAND / (band->to[1] - band->from);
+/* How many lanes' rows have been fetched ahead when a band comes to a key: all at its end. */
+static int64_t fetched_at(const band_t *band, int64_t key) {
+  return (least(key, band->to[1]) - band->from) * BAND / (band->to[1] - band->from);
 }
 
 /* e^x for x <= 0; below e^-87, where processors would be slow with subnormal numbers, 0. */
@@ -89,8 +92,9 @@ static inline void fetch_own(float *x, int64_t width) {
   for (int64_t d = 0; d < width; d += 16) __builtin_prefetch(x + d, 1);
 }
 
-/* t[d, lane] = factor * x[lane, d], where a lane's row begins at x + at[lane]; zeros in lanes without a row. */
-static void band_in(float *t, const float *x, const int64_t *at, const band_t *band, int64_t width, float factor) {
+/* t[d, lane] = factor * x[lane, d], where a lane's row begins at x + at[lane]; zeros in lanes without one. */
+static void band_in(float *t, const float *x, const int64_t *at, const band_t *band, int64_t width,
+                    float factor) {
   for (int64_t d = 0; d < width; d += LANES) {
     const int64_t left = least(LANES, width - d);
     for (int64_t half = 0; half < BAND; half += LANES) {
@@ -106,7 +110,8 @@ static void band_in(float *t, const float *x, const int64_t *at, const band_t *b
 }
 
 /* x[lane, d] = t[d, lane] * factor[lane], as above; t has rows up to a whole vector of them. */
-static void band_out(float *x, const float *t, const int64_t *at, const band_t *band, int64_t width, const vf *factor) {
+static void band_out(float *x, const float *t, const int64_t *at, const band_t *band, int64_t width,
+                     const vf factor[2]) {
   for (int64_t d = 0; d < width; d += LANES) {
     const int64_t left = least(LANES, width - d);
     for (int64_t half = band->lane; half < band->lanes; half += LANES) {
@@ -120,12 +125,14 @@ static void band_out(float *x, const float *t, const int64_t *at, const band_t *
 }
 
 /* Rows key … key + BAND_TILE - 1 of k; from `to` on, the last one before it again. */
-static inline void tile_rows(const float *rows[BAND_TILE], const float *k, int64_t step, int64_t key, int64_t to) {
-  for (int64_t i = 0; i < BAND_TILE; i++) rows[i] = k + least(key + i, to - 1) * step;
+static inline void tile_rows(const float *row[BAND_TILE], const float *k, int64_t step, int64_t key,
+                             int64_t to) {
+  for (int64_t i = 0; i < BAND_TILE; i++) row[i] = k + least(key + i, to - 1) * step;
 }
 
 /* s[i, :] = sum over d of k[i][d] q[d, :], for BAND_TILE keys and a vector or two of a band's lanes. */
-INLINE void score_tile(vf s[BAND_TILE][2], const float *const *k, const float *q, int64_t width, int vectors) {
+INLINE void score_tile(vf s[BAND_TILE][2], const float *const *k, const float *q, int64_t width,
+                       const int vectors) {
   for (int i = 0; i < BAND_TILE; i++)
     for (int n = 0; n < vectors; n++) s[i][n] = (vf){0};
   for (int64_t d = 0; d < width; d++) {
@@ -136,8 +143,8 @@ INLINE void score_tile(vf s[BAND_TILE][2], const float *const *k, const float *q
   }
 }
 
-/* y[i, :] = y[i, :] * keep[:] + sum over j of v[j * step + at[i]] p[j, :], for BAND_TILE numbers of a head; the
-   band's second half has `keys`, of which its first half has `both`. */
+/* y[i, :] = y[i, :] * keep[:] + sum over j of v[j * step + at[i]] p[j, :], for BAND_TILE numbers of a head.
+   The band's second half has `keys`, of which its first half has `both`. */
 INLINE void mix_tile(float *y, const vf keep[2], const float *v, int64_t step, const int64_t at[BAND_TILE],
                      const float *p, int64_t both, int64_t keys) {
   vf sum[BAND_TILE][2];
@@ -159,14 +166,14 @@ INLINE void mix_tile(float *y, const vf keep[2], const float *v, int64_t step, c
     for (int n = 0; n < 2; n++) vf_store(y + i * BAND + n * LANES, sum[i][n]);
 }
 
-/* y[d, :] = y[d, :] * keep[:] + sum over keys of v[key, d] p[key, :]; y has rows up to a whole tile of them. */
+/* y[d, :] = y[d, :] * keep[:] + sum over keys of v[key, d] p[key, :]; y has rows for a whole last tile. */
 NOINLINE void mix(float *y, const vf keep[2], const float *v, int64_t step, const float *p, int64_t both,
                   int64_t keys, int64_t width) {
   int64_t d = 0, at[BAND_TILE];
   for (int64_t i = 0; i < BAND_TILE; i++) at[i] = i;
   for (; d + BAND_TILE <= width; d += BAND_TILE) mix_tile(y + d * BAND, keep, v + d, step, at, p, both, keys);
   if (d == width) return;
-  for (int64_t i = 0; i < BAND_TILE; i++) at[i] = least(i, width - d - 1); /* the last one again, for nobody */
+  for (int64_t i = 0; i < BAND_TILE; i++) at[i] = least(i, width - d - 1); /* the last again, for nobody */
   mix_tile(y + d * BAND, keep, v + d, step, at, p, both, keys);
 }
 
