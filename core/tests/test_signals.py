@@ -190,9 +190,10 @@ def test_a_function_of_a_library_raises_what_a_handler_raised(backend, path):
 
 
 CTRL_C = """
-import sys, time
+import signal, sys
 import numpy as np
 from lcm.backend import native
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests may ignore it
 backend = native.load(sys.argv[1], "kit")
 backend.threads(int(sys.argv[2]))
 rng = np.random.default_rng(0)
