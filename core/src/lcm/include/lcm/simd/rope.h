@@ -95,7 +95,9 @@ static void table_grad_row(const lcm_rope_grad_args *a, int64_t row, float *cos_
 }
 
 /* Every batch has a row of a position, or none: whose piece the position is in adds them all. */
-static int64_t positions_each(const lcm_rope_grad_args *a) { return rows_each(a->batch * a->heads * a->half); }
+static int64_t positions_each(const lcm_rope_grad_args *a) {
+  return rows_each(a->batch * a->heads * a->half);
+}
 
 static void table_grad_piece(const void *work, int64_t piece, int worker) {
   (void)worker;
