@@ -1,9 +1,9 @@
-/* The matrix product: out[i,j] (+)= sum over k of x[i,k] y[k,j] (+ bias[j]), or flipped, with out[j,i] and bias[i].
+/* The matrix product: out[i,j] = sum over k of x[i,k] y[k,j] (+ bias[j]), or flipped, with out[j,i] and bias[i].
 
-   y is packed into panels of TILE_COLUMNS columns, once. Blocks of the result are then pieces of work: a block is
-   summed in steps along k, and in each the block's rows of x are packed, and stay in the second cache, while the
-   panels pass through the first one. Steps and the order within them depend on sizes alone, and so does every
-   bit of the result. */
+   First y is packed into panels, and x too if its rows cannot be read in place; all of it once, by all threads.
+   Then blocks of the result are computed, each in steps along k, in which a panel of y passes through the first
+   cache while the block's rows stay in the second. Steps, and the order within them, depend on sizes alone, and
+   so does every bit of the result. */
 #ifndef LCM_SIMD_GEMM_H
 #define LCM_SIMD_GEMM_H
 
@@ -12,11 +12,11 @@
 
 typedef struct {
   int64_t rows, columns, depth;
-  lines_t x, y; /* the rows of x, the columns of y */
+  lines_t x, y; /* the rows of x, the columns of y, which are f32 if x's lines don't lie along memory */
   float *out;
-  int64_t out_row; /* numbers from a row to the next */
-  bool flipped, add;
+  int64_t out_row; /* numbers from a row of out to the next */
   const float *bias; /* or NULL */
+  bool flipped;
 } product_t;
 
 /* As many products, with so many numbers from one to the next. */
@@ -36,145 +36,137 @@ EXPORT void lcm_set_caches(int64_t l1, int64_t l2, int64_t l3) {
 }
 
 enum {
-  GEMM_PIECE = 1 << 21, /* multiply-adds: about 25 µs of one core, and as little as a piece of work should be */
-  MOST_PIECES = 64,
-  MOST_ROWS = 5 * TILE_ROWS,     /* of a block */
+  GEMM_PIECE = 1 << 21, /* multiply-adds, about 25 µs of one core: as little as a piece of work should be, */
+  PACK_PIECE = 1 << 16, /* and numbers to pack */
+  MOST_PIECES = 16,     /* wanted; blocks that have to be small may be more */
+  MOST_ROWS = 5 * TILE_ROWS,
   LEAST_ROWS = 2 * TILE_ROWS,
   MOST_COLUMNS = 1024,
-  DIRECT_COLUMNS = 2 * TILE_COLUMNS, /* of y, for which packing x does not pay */
+  LEAST_COLUMNS = 256,
+  FEW_COLUMNS = 2 * TILE_COLUMNS,
 };
 
-INLINE int64_t pieces_of(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
-
-INLINE int64_t round_up(int64_t size, int64_t unit) { return pieces_of(size, unit) * unit; }
+static int64_t bytes_of(int64_t numbers) { return numbers * (int64_t)sizeof(float); }
 
 /* A size in equal parts of at most `most`, which are multiples of `unit`. */
-INLINE int64_t equal_parts(int64_t size, int64_t most, int64_t unit) {
+static int64_t equal_parts(int64_t size, int64_t most, int64_t unit) {
   return size <= most ? round_up(size, unit) : round_up(pieces_of(size, pieces_of(size, most)), unit);
 }
 
-/* f32 rows of x may stay where they are when few columns of y use them. */
-static bool is_direct(const product_t *p) {
-  return p->flipped && p->x.format == F32 && p->x.step == 1 && p->columns <= DIRECT_COLUMNS;
-}
-
-/* Along k, so that a panel's step fills 2/3 of the first cache. */
+/* Along k: a panel of y passes through the first cache, or stays in the second where there are but one or two. */
 static int64_t step_of(const product_t *p) {
-  const int64_t size = TILE_COLUMNS * (int64_t)sizeof(float);
-  return p->depth ? equal_parts(p->depth, is_direct(p) ? caches.l2 / 4 / size : caches.l1 * 2 / 3 / size, 1) : 1;
+  const int64_t most = p->columns <= FEW_COLUMNS ? caches.l2 / 4 : caches.l1 * 4 / 3;
+  return p->depth ? equal_parts(p->depth, most / bytes_of(TILE_COLUMNS), 1) : 1;
 }
 
-static int64_t panels_size(const product_t *p) { return round_up(p->columns, TILE_COLUMNS) * p->depth; }
+/* Rows along memory are read in place; those that fill no tile are packed. */
+static bool is_in_place(const product_t *p) { return p->x.step == 1; }
 
-/* Columns first … last - 1 of the panels, [steps][columns / TILE_COLUMNS][step, TILE_COLUMNS]. */
-static void pack_columns(float *panels, const product_t *p, int64_t first, int64_t last) {
-  const int64_t step = step_of(p);
-  for (int64_t k = 0; k < p->depth; k += step) {
-    const int64_t depth = least_of(step, p->depth - k);
-    for (int64_t j = first; j < last; j += TILE_COLUMNS)
-      pack_y(panels + k * round_up(p->columns, TILE_COLUMNS) + j * depth, &p->y, j,
-             least_of(TILE_COLUMNS, last - j), k, depth);
-  }
+static side_t x_side(const product_t *p, int64_t step) {
+  const int64_t first = is_in_place(p) ? p->rows / TILE_ROWS * TILE_ROWS : 0;
+  return (side_t){p->x, first, p->rows - first, TILE_ROWS, p->depth, step, NULL};
 }
+
+static side_t y_side(const product_t *p, int64_t step) {
+  return (side_t){p->y, 0, p->columns, TILE_COLUMNS, p->depth, step, NULL};
+}
+
+/* A part of a product along k, with what is packed of it. */
+typedef struct {
+  product_t product;
+  side_t x, y;
+  bool add; /* to what out holds */
+} part_t;
 
 typedef struct {
   int64_t top, bottom, left, right;
 } block_t;
 
-/* The tiles of a block for one step along k, panel by panel. */
-static void block_step(const product_t *p, const block_t *b, const float *panels, const float *x, int64_t k,
-                       int64_t depth) {
-  const int64_t i_step = p->flipped ? 1 : p->out_row, j_step = p->flipped ? p->out_row : 1;
-  const bool last = k + depth == p->depth;
-  const int64_t tiles = pieces_of(b->bottom - b->top, TILE_ROWS);
-  for (int64_t j = b->left; j < b->right; j += TILE_COLUMNS) {
-    const bool narrow = b->right - j <= LANES;
-    tile_t t = {.columns = least_of(b->right - j, TILE_COLUMNS), .depth = depth, .x_row = p->x.line,
-                .y = panels + j * depth, .ahead_step = pieces_of(TILE_COLUMNS, tiles), .out_row = p->out_row,
-                .add = p->add || k > 0};
-    t.ahead = t.y + depth * TILE_COLUMNS;
-    for (int64_t i = b->top; i < b->bottom; i += TILE_ROWS, t.ahead += depth * t.ahead_step) {
-      t.rows = least_of(b->bottom - i, TILE_ROWS);
-      t.x = x + (i - b->top) * depth;
-      t.out = p->out + i * i_step + j * j_step;
-      t.bias = p->bias && last ? p->bias + (p->flipped ? i : j) : NULL;
-      if (!p->flipped) narrow ? tile_narrow(&t) : tile_wide(&t);
-      else narrow ? tile_flipped_narrow(&t) : tile_flipped(&t);
+/* What a tile fetches ahead: in a block's first panel, the rows of the next tile; in the others, if panels lie far
+   away, its share of the next panel. */
+static void set_ahead(tile_t *t, const part_t *p, const block_t *b, int64_t i, int64_t j, bool in_place) {
+  t->ahead = t->y;
+  t->ahead_step = 0;
+  if (j == b->left) {
+    t->ahead = t->x + TILE_ROWS * (in_place ? t->x_row : t->depth);
+    t->ahead_step = TILE_ROWS;
+  } else if (bytes_of(side_size(&p->y)) > caches.l2 / 2) {
+    t->ahead_step = pieces_of(TILE_COLUMNS, pieces_of(b->bottom - b->top, TILE_ROWS));
+    t->ahead += t->depth * (TILE_COLUMNS + (i - b->top) / TILE_ROWS * t->ahead_step);
+  }
+}
+
+/* One step of a block, panel by panel; its first row lies at x, x_row numbers before the next. */
+static void compute_step(const part_t *part, const block_t *b, const float *x, int64_t x_row, int64_t k, int64_t depth) {
+  const product_t *p = &part->product;
+  const bool last = k + depth == p->depth, far = bytes_of(p->rows * p->columns) > caches.l2;
+  for (int64_t j = b->left; j < b->right; j += TILE_COLUMNS)
+    for (int64_t i = b->top; i < b->bottom; i += TILE_ROWS) {
+      const bool in_place = i < part->x.first;
+      tile_t t = {.rows = least_of(b->bottom - i, TILE_ROWS), .columns = least_of(b->right - j, TILE_COLUMNS),
+                  .depth = depth, .x_row = x_row, .y = panel_at(&part->y, j, k, depth),
+                  .out = p->out + (p->flipped ? i + j * p->out_row : i * p->out_row + j), .out_row = p->out_row,
+                  .bias = p->bias && last ? p->bias + (p->flipped ? i : j) : NULL,
+                  .add = part->add || k > 0, .fetch_out = far};
+      t.x = in_place ? x + (i - b->top) * x_row : panel_at(&part->x, i - part->x.first, k, depth);
+      set_ahead(&t, part, b, i, j, in_place);
+      compute_tile(&t, in_place, p->flipped);
+    }
+}
+
+/* decoded: [rows of the block, step], for rows in place that are not f32. */
+static void compute_block(const part_t *part, const block_t *b, float *decoded) {
+  const product_t *p = &part->product;
+  for (int64_t k = 0; k == 0 || k < p->depth; k += part->y.step) { /* without any depth, out gets zeros or the bias */
+    const int64_t depth = least_of(part->y.step, p->depth - k);
+    if (p->x.format == F32) {
+      compute_step(part, b, (const float *)p->x.at + b->top * p->x.line + k, p->x.line, k, depth);
+    } else {
+      decode_lines(decoded, &p->x, b->top, least_of(b->bottom, part->x.first) - b->top, k, depth);
+      compute_step(part, b, decoded, depth, k, depth);
     }
   }
 }
 
-/* The same with rows of x as they lie in memory; the last ones, if fewer than a tile's, are packed. */
-static void block_step_direct(const product_t *p, const block_t *b, const float *panels, float *x, int64_t k,
-                              int64_t depth) {
-  for (int64_t i = b->top; i < b->bottom; i += TILE_ROWS) {
-    const float *rows = (const float *)p->x.at + i * p->x.line + k;
-    tile_t t = {.rows = least_of(b->bottom - i, TILE_ROWS), .depth = depth, .x = rows, .x_row = p->x.line,
-                .ahead = rows + TILE_ROWS * p->x.line, .ahead_step = TILE_ROWS, .out_row = p->out_row,
-                .add = p->add || k > 0, .bias = p->bias && k + depth == p->depth ? p->bias + i : NULL};
-    const bool whole = t.rows == TILE_ROWS;
-    if (!whole) {
-      pack_x(x, &p->x, i, t.rows, k, depth);
-      t.x = x;
-    }
-    for (int64_t j = b->left; j < b->right; j += TILE_COLUMNS) {
-      t.columns = least_of(b->right - j, TILE_COLUMNS);
-      t.y = panels + j * depth;
-      t.out = p->out + i + j * p->out_row;
-      if (t.columns > LANES) whole ? tile_direct(&t) : tile_flipped(&t);
-      else whole ? tile_direct_narrow(&t) : tile_flipped_narrow(&t);
-    }
-  }
-}
-
-/* x: [rows of the block, rounded up to tiles, step], for packed rows. */
-static void compute_block(const product_t *p, const block_t *b, const float *panels, float *x) {
-  const int64_t step = step_of(p), wide = round_up(p->columns, TILE_COLUMNS);
-  for (int64_t k = 0; k == 0 || k < p->depth; k += step) { /* without any depth, out gets zeros or the bias */
-    const int64_t depth = least_of(step, p->depth - k);
-    if (is_direct(p)) {
-      block_step_direct(p, b, panels + k * wide, x, k, depth);
-      continue;
-    }
-    for (int64_t i = b->top; i < b->bottom; i += TILE_ROWS)
-      pack_x(x + (i - b->top) * depth, &p->x, i, least_of(b->bottom - i, TILE_ROWS), k, depth);
-    block_step(p, b, panels + k * wide, x, k, depth);
-  }
-}
-
-/* How a product is cut into blocks, and the memory for it. */
+/* The work of the threads. */
 typedef struct {
-  product_t product;
+  part_t part;
   batch_t batch;
-  int64_t together; /* products of a batch that are one piece */
-  int64_t rows, columns, down, across;
-  float *panels, *buffers; /* shared; each worker's own, */
-  int64_t buffer;          /* of so many numbers */
+  int64_t together; /* units to pack, or products of a batch, that are one piece */
+  int64_t rows, columns, down, across; /* of a block; how many there are */
+  float *own;       /* memory of each worker, so many numbers */
+  int64_t own_size;
 } gemm_t;
-
-enum { PACK_COLUMNS = 4 * TILE_COLUMNS };
 
 static void pack_piece(const void *work, int64_t piece, int worker) {
   (void)worker;
   const gemm_t *g = work;
-  const int64_t first = piece * PACK_COLUMNS;
-  pack_columns(g->panels, &g->product, first, least_of(first + PACK_COLUMNS, g->product.columns));
+  const side_t *x = &g->part.x, *y = &g->part.y;
+  const int64_t of_y = units_of(y), all = of_y + units_of(x), first = piece * g->together;
+  for (int64_t u = first; u < least_of(first + g->together, all); u++) u < of_y ? pack_unit(y, u) : pack_unit(x, u - of_y);
 }
 
 static void block_piece(const void *work, int64_t piece, int worker) {
   const gemm_t *g = work;
-  const product_t *p = &g->product;
+  const product_t *p = &g->part.product;
   const int64_t top = piece % g->down * g->rows, left = piece / g->down * g->columns;
   const block_t b = {top, least_of(top + g->rows, p->rows), left, least_of(left + g->columns, p->columns)};
-  compute_block(p, &b, g->panels, g->buffers + worker * g->buffer);
+  compute_block(&g->part, &b, g->own + worker * g->own_size);
 }
 
-static product_t product_of(const product_t *p, const batch_t *batch, int64_t i) {
-  product_t one = *p;
-  one.x.at = (const float *)p->x.at + i * batch->x;
-  one.y.at = (const float *)p->y.at + i * batch->y;
-  one.out += i * batch->out;
-  return one;
+/* Numbers k … k + depth - 1 of product i. */
+static part_t part_of(const product_t *p, const batch_t *batch, int64_t i, int64_t k, int64_t depth) {
+  const int64_t step = step_of(p);
+  part_t part = {.product = *p, .add = k > 0};
+  product_t *q = &part.product;
+  q->depth = depth;
+  q->x.at = (const char *)p->x.at + (p->x.format == F32 ? 4 : 2) * (i * batch->x + k * p->x.step);
+  q->y.at = (const char *)p->y.at + (p->y.format == F32 ? 4 : 2) * (i * batch->y + k * p->y.step);
+  q->out += i * batch->out;
+  if (k + depth < p->depth) q->bias = NULL;
+  part.x = x_side(q, step);
+  part.y = y_side(q, step);
+  return part;
 }
 
 /* Some products of a batch, each by this worker alone. */
@@ -182,53 +174,71 @@ static void whole_piece(const void *work, int64_t piece, int worker) {
   const gemm_t *g = work;
   const int64_t first = piece * g->together;
   for (int64_t i = first; i < least_of(first + g->together, g->batch.count); i++) {
-    const product_t p = product_of(&g->product, &g->batch, i);
-    float *panels = g->buffers + worker * g->buffer, *x = panels + panels_size(&p);
-    pack_columns(panels, &p, 0, p.columns);
-    for (int64_t top = 0; top < p.rows; top += g->rows) {
-      const block_t b = {top, least_of(top + g->rows, p.rows), 0, p.columns};
-      compute_block(&p, &b, panels, x);
+    part_t part = part_of(&g->part.product, &g->batch, i, 0, g->part.product.depth);
+    part.y.panels = g->own + worker * g->own_size;
+    part.x.panels = part.y.panels + side_size(&part.y);
+    for (int64_t u = 0; u < units_of(&part.y); u++) pack_unit(&part.y, u);
+    for (int64_t u = 0; u < units_of(&part.x); u++) pack_unit(&part.x, u);
+    for (int64_t top = 0; top < part.product.rows; top += MOST_ROWS) {
+      const block_t b = {top, least_of(top + MOST_ROWS, part.product.rows), 0, part.product.columns};
+      compute_block(&part, &b, part.x.panels + side_size(&part.x));
     }
   }
 }
 
-/* About `wanted` blocks: of few rows, since a block's rows are packed by itself, and of all columns if possible. */
-static void cut(gemm_t *g, int64_t wanted) {
-  const product_t *p = &g->product;
+static int32_t gemm_whole(const product_t *p, const batch_t *batch) {
+  gemm_t g = {.part = part_of(p, batch, 0, 0, p->depth), .batch = *batch};
+  g.own_size = side_size(&g.part.y) + side_size(&g.part.x) + (p->x.format == F32 ? 0 : MOST_ROWS * g.part.y.step);
+  g.own = scratch((size_t)bytes_of(workers() * g.own_size));
+  if (!g.own) return LCM_NO_MEMORY;
+  g.together = 1 + GEMM_PIECE / (p->rows * p->columns * p->depth + 1);
+  return in_parallel(pieces_of(batch->count, g.together), whole_piece, &g);
+}
+
+/* At least `wanted` blocks, if they are not too small then. */
+static void cut(gemm_t *g, const product_t *p, int64_t wanted) {
+  g->rows = equal_parts(p->rows, MOST_ROWS, TILE_ROWS);
   g->columns = equal_parts(p->columns, MOST_COLUMNS, TILE_COLUMNS);
-  g->across = pieces_of(p->columns, g->columns);
-  const int64_t rows = round_up(pieces_of(p->rows * g->across, wanted), TILE_ROWS);
-  g->rows = rows < LEAST_ROWS ? LEAST_ROWS : rows > MOST_ROWS ? MOST_ROWS : rows;
-  g->down = pieces_of(p->rows, g->rows);
-  while (g->down * g->across < wanted && g->columns > 4 * TILE_COLUMNS) {
-    g->columns = equal_parts(g->columns, g->columns / 2, TILE_COLUMNS);
+  for (;;) {
+    g->down = pieces_of(p->rows, g->rows);
     g->across = pieces_of(p->columns, g->columns);
+    if (g->down * g->across >= wanted) break;
+    if (g->columns > LEAST_COLUMNS) g->columns = equal_parts(g->columns, g->columns / 2, TILE_COLUMNS);
+    else if (g->rows > LEAST_ROWS) g->rows = equal_parts(g->rows, g->rows / 2, TILE_ROWS);
+    else if (g->columns > FEW_COLUMNS) g->columns = equal_parts(g->columns, g->columns / 2, TILE_COLUMNS);
+    else break;
   }
 }
 
-static int32_t gemm_one(gemm_t *g) {
-  const int32_t code = in_parallel(pieces_of(g->product.columns, PACK_COLUMNS), pack_piece, g);
-  return code ? code : in_parallel(g->down * g->across, block_piece, g);
+/* Long sums of small results are taken in parts: what is packed then stays in the caches. */
+static int64_t part_depth(const product_t *p) {
+  const bool is_small = bytes_of(p->rows * p->columns) <= 2 * caches.l2;
+  return is_small && !(is_in_place(p) && p->y.step == 1) ? step_of(p) : p->depth;
 }
 
 static int32_t gemm_batch(const product_t *p, const batch_t *batch) {
   if (!p->rows || !p->columns || !batch->count) return LCM_OK;
-  gemm_t g = {.product = *p, .batch = *batch};
-  const int64_t size = p->rows * p->columns * p->depth, panels = round_up(panels_size(p), 16);
-  const bool whole = size <= 8 * GEMM_PIECE && panels * (int64_t)sizeof(float) <= caches.l2 && (batch->count > 1 || size <= GEMM_PIECE);
-  cut(&g, whole ? 1 : 1 + least_of(size / GEMM_PIECE, MOST_PIECES));
-  const int64_t x = round_up(round_up(g.rows, TILE_ROWS) * step_of(p), 16);
-  g.buffer = whole ? panels + x : x;
-  g.panels = scratch((size_t)((whole ? 0 : panels) + workers() * g.buffer) * sizeof(float));
-  if (!g.panels) return LCM_NO_MEMORY;
-  g.buffers = whole ? g.panels : g.panels + panels;
-  g.together = 1 + GEMM_PIECE / (size + 1);
-  if (whole) return in_parallel(pieces_of(batch->count, g.together), whole_piece, &g);
+  const int64_t size = p->rows * p->columns * p->depth, depth = part_depth(p);
+  gemm_t g = {.part = part_of(p, batch, 0, 0, depth)};
+  const int64_t x = side_size(&g.part.x), y = side_size(&g.part.y);
+  if (size <= GEMM_PIECE || (batch->count > 1 && size <= 8 * GEMM_PIECE && bytes_of(x + y) <= caches.l2))
+    return gemm_whole(p, batch);
+  cut(&g, p, 1 + least_of(size / GEMM_PIECE, MOST_PIECES));
+  g.own_size = p->x.format == F32 ? 0 : round_up(g.rows * g.part.y.step, 16);
+  float *panels = scratch((size_t)bytes_of(x + y + workers() * g.own_size));
+  if (!panels) return LCM_NO_MEMORY;
+  g.own = panels + x + y;
   int32_t code = LCM_OK;
-  for (int64_t i = 0; !code && i < batch->count; i++) {
-    g.product = product_of(p, batch, i);
-    code = gemm_one(&g);
-  }
+  for (int64_t i = 0; !code && i < batch->count; i++)
+    for (int64_t k = 0; !code && k < p->depth; k += depth) {
+      g.part = part_of(p, batch, i, k, least_of(depth, p->depth - k));
+      g.part.x.panels = panels;
+      g.part.y.panels = panels + x;
+      const int64_t units = units_of(&g.part.x) + units_of(&g.part.y);
+      g.together = pieces_of(units * PACK_PIECE, x + y + 1);
+      code = in_parallel(pieces_of(units, g.together), pack_piece, &g);
+      if (!code) code = in_parallel(g.down * g.across, block_piece, &g);
+    }
   return code;
 }
 

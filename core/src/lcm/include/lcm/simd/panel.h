@@ -1,6 +1,6 @@
-/* Panels: lines of a matrix, numbers of any format, side by side as f32 in the order in which a tile reads them.
+/* Panels: lines of a matrix, the rows of x or the columns of y, side by side in the order in which tiles read them.
 
-   pack_x, pack_y   panel[k * width + i] = number k of line i;  zeros where there is no line */
+   panel[k * width + i] = number k of line i, as f32; zeros where there is no line */
 #ifndef LCM_SIMD_PANEL_H
 #define LCM_SIMD_PANEL_H
 
@@ -16,6 +16,10 @@ typedef struct {
 } lines_t;
 
 INLINE int64_t least_of(int64_t a, int64_t b) { return a < b ? a : b; }
+
+INLINE int64_t pieces_of(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
+
+INLINE int64_t round_up(int64_t size, int64_t unit) { return pieces_of(size, unit) * unit; }
 
 /* Numbers i … i + n - 1, n <= LANES; zeros up to LANES. */
 INLINE vf load_format(const void *at, const format_t format, int64_t i, int64_t n) {
@@ -68,15 +72,75 @@ INLINE void pack_any(float *panel, const int width, const lines_t *from, int64_t
   else pack(panel, width, from, F16, line, count, first, depth);
 }
 
-/* [depth, TILE_ROWS] */
+/* Panels of TILE_ROWS rows of x, and of TILE_COLUMNS columns of y, or LANES if that is enough. */
 static void pack_x(float *panel, const lines_t *x, int64_t line, int64_t count, int64_t first, int64_t depth) {
   pack_any(panel, TILE_ROWS, x, line, count, first, depth);
 }
 
-/* [depth, TILE_COLUMNS], or [depth, LANES] if that is enough */
 static void pack_y(float *panel, const lines_t *y, int64_t line, int64_t count, int64_t first, int64_t depth) {
   if (count > LANES) pack_any(panel, TILE_COLUMNS, y, line, count, first, depth);
   else pack_any(panel, LANES, y, line, count, first, depth);
+}
+
+/* One side of a product: `count` lines from `first` on, as panels of `width` lines. */
+typedef struct {
+  lines_t lines;
+  int64_t first, count, width;
+  int64_t depth, step; /* numbers of a line, and how many of them are a step */
+  float *panels;       /* [steps][panels][step, width] */
+} side_t;
+
+static int64_t side_size(const side_t *s) { return round_up(round_up(s->count, s->width) * s->depth, 16); }
+
+/* The panel of a line and the ones after it, in the step that begins at number k and is `depth` long. */
+static float *panel_at(const side_t *s, int64_t line, int64_t k, int64_t depth) {
+  return s->panels + k * round_up(s->count, s->width) + line * depth;
+}
+
+/* A unit of packing is some lines, if they lie along memory, or else some k of all lines, which lie side by side
+   there; of the latter a few are packed at a time, since each k is a page of its own. */
+enum { UNIT_LINES = 128, UNIT_DEPTH = 64, A_FEW = 16 };
+
+static int64_t units_of(const side_t *s) {
+  if (!s->count) return 0;
+  return s->lines.step == 1 ? pieces_of(s->count, UNIT_LINES) : pieces_of(s->depth, UNIT_DEPTH);
+}
+
+/* Lines i … last - 1, numbers k … end - 1, which all are of the step that begins at `start`. */
+static void pack_part(const side_t *s, int64_t i, int64_t last, int64_t start, int64_t k, int64_t end) {
+  const int64_t depth = least_of(s->step, s->depth - start);
+  for (; i < last; i += s->width) {
+    const int64_t count = least_of(s->width, last - i), width = s->width > TILE_ROWS && count <= LANES ? LANES : s->width;
+    float *panel = panel_at(s, i, start, depth) + (k - start) * width;
+    if (s->width == TILE_ROWS) pack_x(panel, &s->lines, s->first + i, count, k, end - k);
+    else pack_y(panel, &s->lines, s->first + i, count, k, end - k);
+  }
+}
+
+static void pack_unit(const side_t *s, int64_t unit) {
+  const bool along = s->lines.step == 1;
+  const int64_t first = along ? unit * UNIT_LINES : 0, last = along ? least_of(first + UNIT_LINES, s->count) : s->count;
+  const int64_t begin = along ? 0 : unit * UNIT_DEPTH, end = along ? s->depth : least_of(begin + UNIT_DEPTH, s->depth);
+  for (int64_t k = begin; k < end;) {
+    const int64_t start = k / s->step * s->step, next = least_of(along ? end : k + A_FEW, least_of(end, start + s->step));
+    pack_part(s, first, last, start, k, next);
+    k = next;
+  }
+}
+
+INLINE void decode(float *to, const lines_t *from, const format_t format, int64_t at, int64_t count) {
+  int64_t k = 0;
+  for (; k + LANES <= count; k += LANES) vf_store(to + k, load_format(from->at, format, at + k, LANES));
+  if (k < count) vf_store_first(to + k, load_format(from->at, format, at + k, count - k), count - k);
+}
+
+/* Lines that lie along memory, as f32: [count, depth]. */
+static void decode_lines(float *to, const lines_t *from, int64_t line, int64_t count, int64_t first, int64_t depth) {
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t at = (line + i) * from->line + first;
+    if (from->format == BF16) decode(to + i * depth, from, BF16, at, depth);
+    else decode(to + i * depth, from, F16, at, depth);
+  }
 }
 
 #endif

@@ -1,10 +1,6 @@
 /* The matrix product's tile: TILE_ROWS x TILE_VECTORS vectors of the result, which stay in registers.
 
-   out[i,j] (+)= sum over k of x[i,k] y[k,j] (+ bias[j]), or flipped: out[j,i] (+)= … (+ bias[i])
-
-   tile_wide, tile_narrow         x packed, k first; y TILE_COLUMNS or LANES columns wide
-   tile_flipped, …_narrow         the same, flipped
-   tile_direct, …_narrow          flipped, of TILE_ROWS rows of x as they lie in memory */
+   out[i,j] (+)= sum over k of x[i,k] y[k,j] (+ bias[j]), or flipped: out[j,i] (+)= … (+ bias[i]) */
 #ifndef LCM_SIMD_TILE_H
 #define LCM_SIMD_TILE_H
 
@@ -16,15 +12,16 @@ enum { TILE_COLUMNS = TILE_VECTORS * LANES };
 
 typedef struct {
   int64_t rows, columns, depth; /* at most TILE_ROWS, at most TILE_COLUMNS, any */
-  const float *x;               /* [depth, TILE_ROWS], or TILE_ROWS rows with x_row numbers from one to the next */
+  const float *x;               /* [depth, TILE_ROWS]; or in place, TILE_ROWS rows, x_row numbers from one to the next */
   int64_t x_row;
   const float *y;               /* [depth, TILE_COLUMNS], or [depth, LANES] if that is enough */
-  const float *ahead;           /* what will be read soon: fetched while this is computed, */
+  const float *ahead;           /* what will be read soon is fetched while this is computed, */
   int64_t ahead_step;           /* so many numbers for each k */
-  float *out;                   /* with out_row numbers from a row to the next */
-  int64_t out_row;
-  bool add;                     /* to what out holds */
+  float *out;
+  int64_t out_row;              /* numbers from a row of out to the next */
   const float *bias;            /* or NULL */
+  bool add;                     /* to what out holds */
+  bool fetch_out;               /* out lies in memory that is far away */
 } tile_t;
 
 INLINE void fetch_out(const float *out, int64_t out_row, const int rows, const int vectors) {
@@ -71,22 +68,31 @@ INLINE void store_flipped(const tile_t t, vf sum[TILE_ROWS][TILE_VECTORS], const
     }
 }
 
+/* Rows in place that share a pointer: an address adds 1, 2 or 4 times one of two numbers to it. */
+enum { POINTER_ROWS = 5, POINTERS = (TILE_ROWS + POINTER_ROWS - 1) / POINTER_ROWS };
+
 /* `rows` rows and `vectors` vectors of a tile, which are constants: with AVX-512, 2 loads of y and 14 of x are
    28 multiply-adds. */
-INLINE void tile(const tile_t *args, const int rows, const int vectors, const int64_t x_row, const int64_t x_step,
-                 const bool flipped) {
+INLINE void tile(const tile_t *args, const int rows, const int vectors, const bool in_place, const bool flipped) {
   const tile_t t = *args; /* a copy, which no store can change */
+  const int64_t x_row = in_place ? t.x_row : 1, x_step = in_place ? 1 : TILE_ROWS;
+  const int each = in_place ? POINTER_ROWS : TILE_ROWS;
+  const float *x[POINTERS], *y = t.y, *ahead = t.ahead;
   vf sum[TILE_ROWS][TILE_VECTORS] = {0};
-  const float *x = t.x, *y = t.y, *ahead = t.ahead;
-  if (!flipped) fetch_out(t.out, t.out_row, rows, vectors);
-  for (int64_t k = t.depth; k > 0; k--, x += x_step, y += vectors * LANES, ahead += t.ahead_step) {
+  for (int g = 0; g * each < rows; g++) x[g] = t.x + g * each * x_row;
+  if (t.fetch_out && !flipped) fetch_out(t.out, t.out_row, rows, vectors);
+  for (int64_t k = t.depth; k > 0; k--) {
     __builtin_prefetch(ahead, 0, 2);
     vf yk[TILE_VECTORS];
     for (int j = 0; j < vectors; j++) yk[j] = vf_load(y + j * LANES);
+#pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
-      const vf xk = vf_all(x[i * x_row]);
+      const vf xk = vf_all(x[i / each][i % each * x_row]);
       for (int j = 0; j < vectors; j++) sum[i][j] = xk * yk[j] + sum[i][j];
     }
+    for (int g = 0; g * each < rows; g++) x[g] += x_step;
+    y += vectors * LANES;
+    ahead += t.ahead_step;
   }
   if (flipped && t.add) store_flipped(t, sum, vectors, true);
   else if (flipped) store_flipped(t, sum, vectors, false);
@@ -94,27 +100,36 @@ INLINE void tile(const tile_t *args, const int rows, const int vectors, const in
   else store_tile(t, sum, rows, vectors, false);
 }
 
-/* As many rows as there are, rounded up to even. */
+/* Packed rows, as many as there are, rounded up to even. */
 INLINE void tile_of_rows(const tile_t *t, const int vectors) {
-  if (t->rows <= 2) tile(t, 2, vectors, 1, TILE_ROWS, false);
-  else if (TILE_ROWS > 4 && t->rows <= 4) tile(t, 4, vectors, 1, TILE_ROWS, false);
-  else if (TILE_ROWS > 6 && t->rows <= 6) tile(t, 6, vectors, 1, TILE_ROWS, false);
-  else if (TILE_ROWS > 8 && t->rows <= 8) tile(t, 8, vectors, 1, TILE_ROWS, false);
-  else if (TILE_ROWS > 10 && t->rows <= 10) tile(t, 10, vectors, 1, TILE_ROWS, false);
-  else if (TILE_ROWS > 12 && t->rows <= 12) tile(t, 12, vectors, 1, TILE_ROWS, false);
-  else tile(t, TILE_ROWS, vectors, 1, TILE_ROWS, false);
+  if (t->rows <= 2) tile(t, 2, vectors, false, false);
+  else if (TILE_ROWS > 4 && t->rows <= 4) tile(t, 4, vectors, false, false);
+  else if (TILE_ROWS > 6 && t->rows <= 6) tile(t, 6, vectors, false, false);
+  else if (TILE_ROWS > 8 && t->rows <= 8) tile(t, 8, vectors, false, false);
+  else if (TILE_ROWS > 10 && t->rows <= 10) tile(t, 10, vectors, false, false);
+  else if (TILE_ROWS > 12 && t->rows <= 12) tile(t, 12, vectors, false, false);
+  else tile(t, TILE_ROWS, vectors, false, false);
 }
 
-static void tile_wide(const tile_t *t) { tile_of_rows(t, TILE_VECTORS); }
-
+/* Each is a function of its own, for which the compiler can keep all sums in registers. */
+static void tile_wide(const tile_t *t) { tile(t, TILE_ROWS, TILE_VECTORS, false, false); }
+static void tile_wide_rest(const tile_t *t) { tile_of_rows(t, TILE_VECTORS); }
+static void tile_wide_in_place(const tile_t *t) { tile(t, TILE_ROWS, TILE_VECTORS, true, false); }
 static void tile_narrow(const tile_t *t) { tile_of_rows(t, 1); }
+static void tile_narrow_in_place(const tile_t *t) { tile(t, TILE_ROWS, 1, true, false); }
+static void tile_wide_flipped(const tile_t *t) { tile(t, TILE_ROWS, TILE_VECTORS, false, true); }
+static void tile_wide_flipped_in_place(const tile_t *t) { tile(t, TILE_ROWS, TILE_VECTORS, true, true); }
+static void tile_narrow_flipped(const tile_t *t) { tile(t, TILE_ROWS, 1, false, true); }
+static void tile_narrow_flipped_in_place(const tile_t *t) { tile(t, TILE_ROWS, 1, true, true); }
 
-static void tile_flipped(const tile_t *t) { tile(t, TILE_ROWS, TILE_VECTORS, 1, TILE_ROWS, true); }
-
-static void tile_flipped_narrow(const tile_t *t) { tile(t, TILE_ROWS, 1, 1, TILE_ROWS, true); }
-
-static void tile_direct(const tile_t *t) { tile(t, TILE_ROWS, TILE_VECTORS, t->x_row, 1, true); }
-
-static void tile_direct_narrow(const tile_t *t) { tile(t, TILE_ROWS, 1, t->x_row, 1, true); }
+/* In place: only TILE_ROWS rows. */
+static void compute_tile(const tile_t *t, bool in_place, bool flipped) {
+  const bool wide = t->columns > LANES;
+  if (wide && flipped) in_place ? tile_wide_flipped_in_place(t) : tile_wide_flipped(t);
+  else if (flipped) in_place ? tile_narrow_flipped_in_place(t) : tile_narrow_flipped(t);
+  else if (!wide) in_place ? tile_narrow_in_place(t) : tile_narrow(t);
+  else if (in_place) tile_wide_in_place(t);
+  else t->rows == TILE_ROWS ? tile_wide(t) : tile_wide_rest(t);
+}
 
 #endif
