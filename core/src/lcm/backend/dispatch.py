@@ -206,9 +206,11 @@ def _fastest(symbol: str, sizes: Mapping[str, int]) -> Choice:
         names = {identity(backend): name for name, backend in found.items()}
         if near := table().nearest(symbol, sizes, names):
             shape, measured = near
-            name = names[measured.best_of(names)]
+            own = measured.best_of(names)
+            name = names[own]
             where = "" if shape == dict(sizes) else f" near this shape, at {in_words(shape, sizes)}"
-            reason = f"the fastest measured here{where}"
+            sure = measured.seconds[own] == min(s for s in measured.seconds.values() if s)
+            reason = f"the fastest measured here{where}{'' if sure else ', as far as can be told'}"
     backend = found[name]
     return Choice(name, reason, backend.kernels[symbol] if backend else None)
 

@@ -5,7 +5,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ BUDGET = 0.3  # seconds for all candidates at one shape, once they are warm
 TURN = 0.003  # seconds of calls that a candidate makes at a stretch
 LEAST, MOST = 5, 15  # turns of a candidate
 PATIENCE = 0.3  # seconds to wait for threads that have not gone to sleep
+STEADY = 0.2  # of the median of its turns, the best one's least may be off; more on a busy machine
 HOPELESS = 3.0  # so many times as slow as the best, a candidate has had its last turn
 
 # Shapes at which a kernel should reach what the machine can do: products of a middling model, and arrays of
@@ -50,16 +51,52 @@ COUNT = 1 << 22  # of an op on numbers one by one
 FLOPS, BYTES = 50e9, 10e9
 
 
+class Comparison(NamedTuple):
+    """Seconds of every candidate, by name, None where it refused; whether the fastest's turns agree."""
+
+    seconds: dict[str, float | None]
+    steady: bool
+
+
 def seconds(symbol: str, sizes: Mapping[str, int], backend: Backend | None) -> float:
     """The time of a call on this backend; None is the op's body. `LcmError` where it refuses."""
-    return in_turns({"": call_on(symbol, arguments_of(symbol, sizes), backend)})[""]
+    return statistics.median(
+        in_turns({"": call_on(symbol, arguments_of(symbol, sizes), backend)})[""]
+    )
 
 
 def times(
     symbol: str, sizes: Mapping[str, int], backends: Mapping[str, Backend | None],
     budget: float = BUDGET,
 ) -> dict[str, float | None]:  # fmt: skip
-    """The time of a call on each backend, by name; None where it refuses the shape."""
+    """The median time of a call on each backend, by name; None where it refuses the shape."""
+    turns = _turns(symbol, sizes, backends, budget)
+    return {name: statistics.median(turns[name]) if name in turns else None for name in backends}
+
+
+def compare(
+    symbol: str, sizes: Mapping[str, int], budget: float = BUDGET, *, anew: bool = False
+) -> Comparison:
+    """The median times of all candidates; the tuning table takes them in (it is not saved here).
+
+    They are averaged with what was measured before, unless that is to be begun `anew`. The median, not the
+    least: on a busy machine some libraries' calls are now and then a hundred times as slow.
+    """
+    backends = dispatch.candidates(symbol)
+    turns = _turns(symbol, sizes, backends, budget)
+    seconds = {n: statistics.median(turns[n]) if n in turns else None for n in backends}
+    best = min(turns.values(), key=statistics.median)
+    doubt = 1 - min(best) / statistics.median(best)
+    steady = doubt < STEADY
+    by_identity = {identity(backend): seconds[name] for name, backend in backends.items()}
+    dispatch.table().add(symbol, sizes, by_identity, anew=anew, doubt=0 if steady else doubt)
+    return Comparison(seconds, steady)
+
+
+def _turns(
+    symbol: str, sizes: Mapping[str, int], backends: Mapping[str, Backend | None], budget: float
+) -> dict[str, list[float]]:
+    """The turns of those backends that do not refuse the shape."""
     op, _, _ = parse(symbol)
     if not possible(op, sizes):
         conditions = " and ".join(op.signature.where) or "sizes of 1 or more"
@@ -72,21 +109,7 @@ def times(
             calls[name]()
         except LcmError:
             calls.pop(name, None)
-    return dict.fromkeys(backends, None) | in_turns(calls, budget)
-
-
-def compare(
-    symbol: str, sizes: Mapping[str, int], budget: float = BUDGET, *, anew: bool = False
-) -> dict[str, float | None]:
-    """The time of every candidate; the tuning table takes them in (it is not saved here).
-
-    They are averaged with what was measured before, unless that is to be begun `anew`.
-    """
-    backends = dispatch.candidates(symbol)
-    found = times(symbol, sizes, backends, budget)
-    by_identity = {identity(backend): found[name] for name, backend in backends.items()}
-    dispatch.table().add(symbol, sizes, by_identity, anew=anew)
-    return found
+    return in_turns(calls, budget)
 
 
 def learn(asked: Iterable[Asked], budget: float) -> int:
@@ -118,11 +141,8 @@ def unmeasured(asked: Iterable[Asked]) -> Iterable[Asked]:
     return (a for a in asked if dispatch.decide(a.symbol, a.sizes).reason == dispatch.PRIOR)
 
 
-def in_turns(calls: Mapping[str, Call], budget: float = BUDGET) -> dict[str, float]:
-    """The median seconds of each call. They take turns, so that what disturbs the machine disturbs all.
-
-    Not their least: on a busy machine some libraries' calls are now and then a hundred times as slow.
-    """
+def in_turns(calls: Mapping[str, Call], budget: float = BUDGET) -> dict[str, list[float]]:
+    """Seconds of each call, in each of its turns. So what disturbs the machine disturbs them all."""
     found: dict[str, list[float]] = {name: [] for name in calls}
     until = time.perf_counter() + budget
     for turn in range(MOST):
@@ -132,7 +152,7 @@ def in_turns(calls: Mapping[str, Call], budget: float = BUDGET) -> dict[str, flo
                 found[name].append(_turn(call, warm=turn == 0 or found[name][-1] < TURN))
         if turn + 1 >= LEAST and time.perf_counter() > until:
             break
-    return {name: statistics.median(turns) for name, turns in found.items()}
+    return found
 
 
 def _turn(call: Call, *, warm: bool) -> float:

@@ -71,14 +71,18 @@ class Measured:
             raise ValueError(f"{self.choice!r} cannot be the choice")
 
     @staticmethod
-    def first(seconds: Seconds) -> "Measured":
-        return Measured(dict(seconds), _fastest(seconds))
+    def first(seconds: Seconds, doubt: float = 0.0) -> "Measured":
+        """The choice is the fastest; the first, where that may be as fast: times are off by `doubt`."""
+        numbers = _numbers(seconds)
+        prior, best = next(iter(numbers)), _fastest(seconds)
+        clear = numbers[best] < numbers[prior] * (1 - doubt)
+        return Measured(dict(seconds), best if clear else prior)
 
-    def again(self, seconds: Seconds) -> "Measured":
+    def again(self, seconds: Seconds, doubt: float = 0.0) -> "Measured":
         """With another measurement. What was before is void if the candidates were others, or disturbed."""
         new, old = _numbers(seconds), _numbers(self.seconds)
         if new.keys() != old.keys() or any(new[name] < old[name] / 2 for name in new):
-            return Measured.first(seconds)
+            return Measured.first(seconds, doubt)
         times = min(self.times + 1, REMEMBERED)
         mean: dict[str, float | None] = dict(seconds)
         for name in new:
@@ -108,7 +112,7 @@ class Table:
 
     path: Path
     measured: dict[str, dict[Shape, Measured]] = field(default_factory=dict)
-    _news: list[tuple[str, Shape, Seconds, bool]] = field(default_factory=list)  # not saved yet
+    _news: list[tuple[str, Shape, Seconds, bool, float]] = field(default_factory=list)  # not saved
 
     @staticmethod
     def of_this_host() -> "Table":
@@ -140,17 +144,24 @@ class Table:
         return sum(len(shapes) for shapes in self.measured.values())
 
     def add(
-        self, symbol: str, sizes: Mapping[str, int], seconds: Seconds, *, anew: bool = False
-    ) -> None:
-        """Take in a measurement of all candidates, made in turns; at least one must not have refused."""
-        shape = tuple(sorted(sizes.items()))
-        self._take_in(symbol, shape, seconds, anew)
-        self._news.append((symbol, shape, dict(seconds), anew))
+        self, symbol: str, sizes: Mapping[str, int], seconds: Seconds, *, anew: bool = False,
+        doubt: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Take in a measurement of all candidates, in the prior's order; at least one has not refused.
 
-    def _take_in(self, symbol: str, shape: Shape, seconds: Seconds, anew: bool) -> None:
+        It is the first one of the shape if that is to be begun `anew`; times may be off by the share `doubt`.
+        """
+        shape = tuple(sorted(sizes.items()))
+        self._take_in(symbol, shape, seconds, anew, doubt)
+        self._news.append((symbol, shape, dict(seconds), anew, doubt))
+
+    def _take_in(
+        self, symbol: str, shape: Shape, seconds: Seconds, anew: bool, doubt: float
+    ) -> None:
         shapes = self.measured.setdefault(symbol, {})
-        known = shapes.pop(shape, None)  # and behind all others, as the latest
-        shapes[shape] = known.again(seconds) if known and not anew else Measured.first(seconds)
+        known = None if anew else shapes.get(shape)
+        shapes.pop(shape, None)  # and behind all others, as the latest
+        shapes[shape] = known.again(seconds, doubt) if known else Measured.first(seconds, doubt)
 
     def nearest(
         self, symbol: str, sizes: Mapping[str, int], identities: Collection[str]

@@ -50,20 +50,25 @@ def command(
     if not calls:
         raise click.ClickException("only the reference has these kernels; see lcm backends")
     rows: list[dict[str, Any]] = []
+    busy = 0
     for number, call in enumerate(calls, 1):
         try:
-            times = measure.compare(call.symbol, call.sizes, anew=anew)
+            times, steady = measure.compare(call.symbol, call.sizes, anew=anew)
             dispatch.table().save()
         except KeyboardInterrupt:
             kept = f"{len(rows)} of {len(calls)} shapes are measured and kept"
             click.echo(f"lcm: interrupted; {kept}", err=True)
             click.get_current_context().exit(130)
+        busy += not steady
         fastest = min((n for n, s in times.items() if s), key=lambda n: times[n] or 0)
         rows.append(
             {"kernel": call.symbol, "sizes": dict(call.sizes), "seconds": times, "fastest": fastest}
         )
         if not as_json:
             click.echo(f"{number:3}/{len(calls)}  {_in_words(call, times)}")
+    if busy:
+        when = f"the machine was busy at {busy} of {len(calls)} shapes"
+        click.echo(f"lcm: note: {when}; lcm tune --anew measures again, when it is quiet", err=True)
     if as_json:
         options.print_json(rows)
     else:
