@@ -28,7 +28,7 @@ class Level:
     least: int  # trials of a kernel
     most: int  # numbers in the largest array of these
     busy: int  # trials with work for several threads
-    real: bool  # also the sizes of `REAL`
+    real: int  # multiplications in the sizes of `REAL` that are tried too
     repeats: int  # of what must show by chance, such as a race
     seconds: float  # for them
 
@@ -39,10 +39,10 @@ MORE = (29, 53, 61, 79, 96, 97, 111, 112, 113, 127, 128, 129, 191, 193, 255, 256
         511, 512, 513, 769, 1000, 1023, 1025)  # fmt: skip
 
 LEVELS = {
-    "smoke": Level((1, 8, 17), (0, 1, 7, 17, 33), 24, 1 << 12, 1, False, 5, 0.05),
-    "core": Level((0, 1, 3, 8, 17, 33), TAILS, 100, 1 << 15, 6, False, 40, 0.2),
+    "smoke": Level((1, 8, 17), (0, 1, 7, 17, 33), 24, 1 << 12, 1, 0, 5, 0.05),
+    "core": Level((0, 1, 3, 8, 17, 33), TAILS, 100, 1 << 15, 6, 1 << 24, 40, 0.2),
     "full": Level(
-        (0, 1, 3, 7, 8, 16, 17, 31, 33, 65), (*TAILS, *MORE), 250, 1 << 17, 20, True, 200, 1.0
+        (0, 1, 3, 7, 8, 16, 17, 31, 33, 65), (*TAILS, *MORE), 250, 1 << 17, 20, 1 << 40, 200, 1.0
     ),
 }
 
@@ -66,6 +66,8 @@ REAL: dict[str, tuple[Sizes, ...]] = {
         {"batch": 2, "rows": 256, "heads": 6, "width": 64, "capacity": 256, "kv_heads": 6},
         {"batch": 1, "rows": 130, "heads": 14, "width": 64, "capacity": 515, "kv_heads": 2},
         {"batch": 3, "rows": 1, "heads": 14, "width": 64, "capacity": 1030, "kv_heads": 2},
+        {"batch": 2, "rows": 1, "heads": 6, "width": 64, "capacity": 515, "kv_heads": 6},
+        {"batch": 1, "rows": 3, "heads": 4, "width": 24, "capacity": 2050, "kv_heads": 2},
     ),
     "self_attention": ({"batch": 2, "rows": 256, "three": 3, "heads": 6, "width": 64},),
     "rope": (
@@ -92,7 +94,7 @@ def shapes(op: Op, level: str) -> tuple[Sizes, ...]:
     """Every combination of sizes that the level tries."""
     chosen, rng = LEVELS[level], _rng(op)
     found = [*_pairwise(op, chosen, rng), *_each(op, chosen, rng)]
-    return (*found, *(REAL.get(op.name, ()) if chosen.real else ()))
+    return (*found, *(s for s in REAL.get(op.name, ()) if _work(op, s) <= chosen.real))
 
 
 def busy(op: Op, count: int) -> Iterator[Sizes]:
