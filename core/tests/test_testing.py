@@ -175,6 +175,13 @@ def test_pytest_is_left_alone_without_the_option(tmp_path):
     assert output.splitlines()[-1].startswith("1 passed") and "supports" not in output
 
 
+def test_finding_the_plugin_costs_no_import_of_numpy():
+    """pytest loads it in every project, wherever lcm is installed."""
+    code = "import sys, lcm.testing.plugin; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_a_kernel_that_reads_when_it_is_bound_is_caught():
     """What no library does, but Python easily."""
 

@@ -1,7 +1,10 @@
 """The pytest plugin: the options of the conformance kit, and its table of what a backend supports.
 
-It is found by itself wherever lcm and pytest are installed, and does nothing unless it is asked.
+It is found by itself wherever lcm and pytest are installed, whatever version of pytest that is, and does
+nothing unless it is asked.
 """
+
+from __future__ import annotations  # older versions of pytest do not have all these types
 
 from collections import defaultdict
 from pathlib import Path
