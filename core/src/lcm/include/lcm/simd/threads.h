@@ -19,8 +19,8 @@
 enum {
   MOST_THREADS = 256,
   /* Nanoseconds that a thread waits awake, since to wake one that sleeps takes 10 to 40 µs: for another job
-     after the last, and for the end of a job that others still do. */
-  AWAKE_AFTER_A_JOB = 50000,
+     after the last, as long as Python needs to come to the next kernel; and for the end of a job. */
+  AWAKE_AFTER_A_JOB = 200000,
   AWAKE_IN_A_JOB = 1000000,
 };
 
