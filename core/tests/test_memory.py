@@ -125,3 +125,16 @@ SMALL = {
     "llama": {"vocab_size": 11, "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2,
               "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8},
 }  # fmt: skip
+
+
+def test_programs_that_share_an_arena_need_the_memory_of_one_and_keep_their_results():
+    x, arena = Tensor(np.ones(1000, np.float32)), Arena()
+    one = record(lambda: (x + 1) * 2 + 3, arena=arena)
+    before = arena.size
+    other = record(lambda: (x + 2) * 3 + 4, arena=arena)
+    assert arena.size - before <= 2 * one.result.data.nbytes  # its result, and rounding
+    assert (one.result.data == 7).all()
+    x.data[...] = 2
+    assert (one().data == 9).all()
+    assert (other().data == 16).all()
+    assert (one.result.data == 9).all()

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from lcm.memory import Arena
 from lcm.recording import Recording, no_grad, recording
 
 R = TypeVar("R")
@@ -40,12 +41,15 @@ class Program(Generic[R]):
         return len(self.steps)
 
 
-def record(function: Callable[[], R], *, gradients: bool = False) -> Program[R]:
+def record(
+    function: Callable[[], R], *, gradients: bool = False, arena: Arena | None = None
+) -> Program[R]:
     """Run the function once, and return the program that does the same again.
 
-    Without `gradients`, tensors in it do not remember how they were made.
+    Without `gradients`, tensors in it do not remember how they were made. Programs that run one at a time may
+    share an arena: a run of one destroys what the others have computed, except for what somebody holds.
     """
-    made = Recording()
+    made = Recording(arena or Arena())
     with recording(made), nullcontext() if gradients else no_grad(), np.errstate(all="ignore"):
         result = function()
     return Program(made.steps, result)

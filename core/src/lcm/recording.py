@@ -14,9 +14,9 @@ from lcm.primitives import Shape
 class Recording:
     """The program that is being made: its steps so far, and the memory that they work in."""
 
-    def __init__(self) -> None:
+    def __init__(self, arena: Arena) -> None:
         self.steps: list[Callable[[], object]] = []
-        self.arena = Arena()
+        self.arena = arena
 
 
 class _State(threading.local):

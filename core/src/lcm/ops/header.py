@@ -1,6 +1,7 @@
 """The C side of the ops: the arguments' layout, from the signatures, and the header that says it to C."""
 
 from dataclasses import dataclass
+from functools import cache
 
 from lcm.ops.op import CATALOGUE, Op
 from lcm.ops.signature import Spec
@@ -22,11 +23,13 @@ class Field:
         return self.c.endswith("*")
 
 
+@cache
 def fields(op: Op) -> tuple[Field, ...]:
     """Outputs, inputs, sizes, scalars: what `lcm_<op>_args` holds behind its `size`."""
     return (*_outputs(op), *_inputs(op), *_numbers(op))
 
 
+@cache
 def gradient_fields(op: Op) -> tuple[Field, ...]:
     """The same for the gradient: a gradient that is not wanted is NULL; `out` is what the op gave."""
     assert op.signature.output is not None
@@ -161,6 +164,19 @@ typedef struct {
 /* Run the steps, of this library or of any other, in this order up to the first that returns other than 0:
    return its code, and its index in `at`. */
 int32_t lcm_run(const lcm_step *steps, int64_t count, int64_t *at);
+
+/* The machine's limits. So many rounds of multiply-adds that wait for nothing, in every thread: how many
+   operations that were. And all numbers of x, read: the exclusive or of them, which shows it. */
+int64_t lcm_limit_fma_f32(int64_t rounds);
+int64_t lcm_limit_fma_f64(int64_t rounds);
+int32_t lcm_limit_read(const int32_t *x, int64_t count);
+
+/* Of `lcm bench ladder`: out = x y, n x n each; without vectors, blocked for the caches, with vectors. */
+int32_t lcm_ladder_naive_f32(float *out, const float *x, const float *y, int64_t n);
+int32_t lcm_ladder_naive_f64(double *out, const double *x, const double *y, int64_t n);
+int32_t lcm_ladder_blocked_f32(float *out, const float *x, const float *y, int64_t n);
+int32_t lcm_ladder_blocked_f64(double *out, const double *x, const double *y, int64_t n);
+int32_t lcm_ladder_simd_f64(double *out, const double *x, const double *y, int64_t n);
 """
 
 _TAIL = """

@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class Spec:
     def at_least_zero(self) -> "Spec":
         return replace(self, nonnegative=True)
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         return tuple(axis.removeprefix("*") for axis in self.axes)
 
@@ -121,7 +122,7 @@ class Signature:
         output = inspect.signature(body).return_annotation
         return Signature(body.__name__, arrays, scalars, output, where)
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         """Every size, in the order in which the signature first names it."""
         return tuple(dict.fromkeys(s for spec in self.arrays.values() for s in spec.symbols))

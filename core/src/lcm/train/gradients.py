@@ -7,6 +7,7 @@ import numpy as np
 
 from lcm import ops
 from lcm.errors import DataError
+from lcm.memory import Arena
 from lcm.nn import Model
 from lcm.program import Program, record
 from lcm.tensor import Tensor
@@ -30,7 +31,11 @@ class Gradients:
     def __init__(self, model: Model, *, tokens: int = TOKENS) -> None:
         self._model, self._tokens = model, tokens
         self._parameters = model.parameters()
+        self._arena = Arena()  # of all programs, since one runs at a time
         self._recorded: dict[tuple[tuple[int, ...], bool], _Recorded] = {}
+        for parameter in self._parameters.values():
+            if parameter.home is None:
+                parameter.home = np.zeros(parameter.shape, np.float32)
 
     def add(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         """The mean loss of (B, T) ids; its gradients are added to every parameter's `.grad`."""
@@ -80,6 +85,6 @@ class Gradients:
             found.backward(weight)
             return found
 
-        program = record(loss, gradients=True)
+        program = record(loss, gradients=True, arena=self._arena)
         gradients = {n: p.grad for n, p in self._parameters.items()}
         return _Recorded(ids, wanted, weight, program, gradients)

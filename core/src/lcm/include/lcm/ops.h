@@ -53,6 +53,19 @@ typedef struct {
    return its code, and its index in `at`. */
 int32_t lcm_run(const lcm_step *steps, int64_t count, int64_t *at);
 
+/* The machine's limits. So many rounds of multiply-adds that wait for nothing, in every thread: how many
+   operations that were. And all numbers of x, read: the exclusive or of them, which shows it. */
+int64_t lcm_limit_fma_f32(int64_t rounds);
+int64_t lcm_limit_fma_f64(int64_t rounds);
+int32_t lcm_limit_read(const int32_t *x, int64_t count);
+
+/* Of `lcm bench ladder`: out = x y, n x n each; without vectors, blocked for the caches, with vectors. */
+int32_t lcm_ladder_naive_f32(float *out, const float *x, const float *y, int64_t n);
+int32_t lcm_ladder_naive_f64(double *out, const double *x, const double *y, int64_t n);
+int32_t lcm_ladder_blocked_f32(float *out, const float *x, const float *y, int64_t n);
+int32_t lcm_ladder_blocked_f64(double *out, const double *x, const double *y, int64_t n);
+int32_t lcm_ladder_simd_f64(double *out, const double *x, const double *y, int64_t n);
+
 /* Adam with decoupled weight decay (Loshchilov & Hutter, 2019); `step` counts from 1. */
 typedef struct {
   uint64_t size;  /* of this struct, as its caller knows it */

@@ -1,6 +1,7 @@
 /* The matrix product: out[i,j] = sum over k of x[i,k] y[k,j] (+ bias[j]), or flipped, with out[j,i] and bias[i].
 
-   First y is packed into panels, and x too if its rows cannot be read in place; all of it once, by all threads.
+   First y is packed into panels, and x too if its rows cannot be read in place; all of it once, by all threads. (Of a
+   small product, each thread packs and computes some columns by itself.)
    Then blocks of the result are computed, each in steps along k, in which a panel of y passes through the first
    cache while the block's rows stay in the second. Steps, and the order within them, depend on sizes alone, and
    so does every bit of the result. */
@@ -38,6 +39,7 @@ EXPORT void lcm_set_caches(int64_t l1, int64_t l2, int64_t l3) {
 enum {
   GEMM_PIECE = 1 << 21, /* multiply-adds, about 25 µs of one core: as little as a piece of work should be, */
   PACK_PIECE = 1 << 16, /* and numbers to pack */
+  WHOLE_PIECE = 1 << 20, /* packed and computed by one thread, which leaves nobody waiting */
   MOST_PIECES = 16,     /* wanted; blocks that have to be small may be more */
   MOST_ROWS = 5 * TILE_ROWS,
   LEAST_ROWS = 2 * TILE_ROWS,
@@ -132,7 +134,7 @@ static void compute_block(const part_t *part, const block_t *b, float *decoded) 
 typedef struct {
   part_t part;
   batch_t batch;
-  int64_t together; /* units to pack, or products of a batch, that are one piece */
+  int64_t together; /* units to pack, or whole blocks, that are one piece */
   int64_t rows, columns, down, across; /* of a block; how many there are */
   float *own;       /* memory of each worker, so many numbers */
   int64_t own_size;
@@ -169,12 +171,23 @@ static part_t part_of(const product_t *p, const batch_t *batch, int64_t i, int64
   return part;
 }
 
-/* Some products of a batch, each by this worker alone. */
+/* Some columns of a product, as a product. */
+static product_t columns_of(const product_t *p, int64_t left, int64_t columns) {
+  product_t q = *p;
+  q.columns = least_of(columns, p->columns - left);
+  q.y.at = (const char *)p->y.at + (p->y.format == F32 ? 4 : 2) * left * p->y.line;
+  q.out += p->flipped ? left * p->out_row : left;
+  if (p->bias && !p->flipped) q.bias += left;
+  return q;
+}
+
+/* Some products of a batch, or some columns of one, each packed and computed by this worker alone. */
 static void whole_piece(const void *work, int64_t piece, int worker) {
   const gemm_t *g = work;
   const int64_t first = piece * g->together;
-  for (int64_t i = first; i < least_of(first + g->together, g->batch.count); i++) {
-    part_t part = part_of(&g->part.product, &g->batch, i, 0, g->part.product.depth);
+  for (int64_t i = first; i < least_of(first + g->together, g->batch.count * g->across); i++) {
+    const product_t columns = columns_of(&g->part.product, i % g->across * g->columns, g->columns);
+    part_t part = part_of(&columns, &g->batch, i / g->across, 0, columns.depth);
     part.y.panels = g->own + worker * g->own_size;
     part.x.panels = part.y.panels + side_size(&part.y);
     for (int64_t u = 0; u < units_of(&part.y); u++) pack_unit(&part.y, u);
@@ -187,12 +200,18 @@ static void whole_piece(const void *work, int64_t piece, int worker) {
 }
 
 static int32_t gemm_whole(const product_t *p, const batch_t *batch) {
-  gemm_t g = {.part = part_of(p, batch, 0, 0, p->depth), .batch = *batch};
-  g.own_size = side_size(&g.part.y) + side_size(&g.part.x) + (p->x.format == F32 ? 0 : MOST_ROWS * g.part.y.step);
+  const int64_t size = p->rows * p->columns * p->depth, wanted = batch->count > 1 ? 1 : size / WHOLE_PIECE;
+  gemm_t g = {.batch = *batch, .columns = round_up(p->columns, TILE_COLUMNS)};
+  while (pieces_of(p->columns, g.columns) < least_of(wanted, 4 * workers()) && g.columns > FEW_COLUMNS)
+    g.columns = equal_parts(g.columns, g.columns / 2, TILE_COLUMNS);
+  g.across = pieces_of(p->columns, g.columns);
+  g.part = part_of(p, batch, 0, 0, p->depth);
+  const int64_t y = g.columns * p->depth, x = side_size(&g.part.x);
+  g.own_size = round_up(y + x + (p->x.format == F32 ? 0 : MOST_ROWS * p->depth), 16);
   g.own = scratch((size_t)bytes_of(workers() * g.own_size));
   if (!g.own) return LCM_NO_MEMORY;
-  g.together = 1 + GEMM_PIECE / (p->rows * p->columns * p->depth + 1);
-  return in_parallel(pieces_of(batch->count, g.together), whole_piece, &g);
+  g.together = 1 + GEMM_PIECE / (size + 1);
+  return in_parallel(pieces_of(batch->count * g.across, g.together), whole_piece, &g);
 }
 
 /* At least `wanted` blocks, if they are not too small then. */
@@ -221,7 +240,8 @@ static int32_t gemm_batch(const product_t *p, const batch_t *batch) {
   const int64_t size = p->rows * p->columns * p->depth, depth = part_depth(p);
   gemm_t g = {.part = part_of(p, batch, 0, 0, depth)};
   const int64_t x = side_size(&g.part.x), y = side_size(&g.part.y);
-  if (size <= GEMM_PIECE || (batch->count > 1 && size <= 8 * GEMM_PIECE && bytes_of(x + y) <= caches.l2))
+  if (size <= GEMM_PIECE || (batch->count > 1 && size <= 8 * GEMM_PIECE && bytes_of(x + y) <= caches.l2) ||
+      (size <= 64 * GEMM_PIECE && is_in_place(p) && p->columns >= workers() * FEW_COLUMNS))
     return gemm_whole(p, batch);
   cut(&g, p, 1 + least_of(size / GEMM_PIECE, MOST_PIECES));
   g.own_size = p->x.format == F32 ? 0 : round_up(g.rows * g.part.y.step, 16);

@@ -11,8 +11,6 @@
 #include <lcm/simd/skinny.h>
 
 enum { FLIPPED_ROWS = 512 };
-#include <lcm/simd/gemm.h>
-#include <lcm/simd/skinny.h>
 
 /* [lines, depth] and [depth, lines], in memory. */
 static lines_t along(const void *at, int64_t depth) { return (lines_t){at, F32, depth, 1}; }
