@@ -10,6 +10,7 @@ them, so that they come from memory. The limits (multiply-adds, reading) are lcm
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -146,6 +147,14 @@ def row(found: dict) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def scaling(found: list[dict], one: int, more: int) -> list[str]:
+    seconds = {(f["shape"], f["how"], f["threads"]): next(iter(f["seconds"].values())) for f in found}
+    return [
+        f"{shape} {how}".strip() + f" {s / seconds[shape, how, more]:.2f}"
+        for (shape, how, threads), s in seconds.items() if threads == one
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", default="avx512")
@@ -166,6 +175,8 @@ def main() -> None:
     record.append("gemm_vs_peers", {"found": found, "note": options.note})
     head = ("rows x inputs x outputs", "threads", "in", *names, "lcm / best peer", "of the limit")
     print(record.table(head, *map(row, found)))
+    for one, more in itertools.pairwise(options.threads.split(",")):
+        print(f"\n{one} -> {more} threads, times as fast: {', '.join(scaling(found, int(one), int(more)))}")
 
 
 if __name__ == "__main__":

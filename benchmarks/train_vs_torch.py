@@ -3,10 +3,11 @@
     pip install torch transformers
     python benchmarks/train_vs_torch.py --shape 6x384
     python benchmarks/train_vs_torch.py --shape 4x128
+    python benchmarks/train_vs_torch.py --peers one-thread
 
 `6x384` has nanoGPT's small shape: 6 layers, 384 wide, 6 heads, context 256; `4x128` has 4 layers, 128 wide, 4 heads,
 context 64. Both have 65 tokens of vocabulary, a batch of 12, f32, AdamW. PyTorch runs transformers' GPT2LMHeadModel,
-without dropout, eagerly and by `torch.compile`. All begin from the same weights and see the same batches, and must
+without dropout, eagerly and by `torch.compile`; `--gelu gelu_pytorch_tanh` helps its eager way a little. All begin from the same weights and see the same batches, and must
 have the same losses. A step is a batch, its gradients, and AdamW; its time is the median of a process's steps, the
 result is the median of the processes. Also: from the process's start to the end of its first step, and peak memory.
 """
@@ -30,7 +31,8 @@ SHAPES = {
     "6x384": {"n_positions": 256, "n_embd": 384, "n_layer": 6, "n_head": 6},
     "4x128": {"n_positions": 64, "n_embd": 128, "n_layer": 4, "n_head": 4},
 }
-GELU = {"activation_function": "gelu_pytorch_tanh"}  # the one that PyTorch has a kernel for
+# One function by two names: GPT-2's own, which transformers composes of five ops, and the one that PyTorch has a kernel for.
+GELU = ("gelu_new", "gelu_pytorch_tanh")
 VOCABULARY, BATCH = 65, 12
 WARMUP = 3  # steps: memory is touched, kernels are chosen, programs are compiled
 BETAS, DECAY, RATE = (0.9, 0.95), 0.1, 1e-3
@@ -112,18 +114,22 @@ def work(name: str, options: argparse.Namespace) -> None:
 
 
 def measure(name: str, folder: str, options: argparse.Namespace) -> dict[str, object]:
-    command = [sys.executable, "-W", "ignore", __file__, "--worker", name, "--folder", folder,
+    environment, worker = os.environ, name
+    if name == "one-thread":
+        environment, worker = os.environ | {"LCM_THREADS": "1"}, "lcm"
+    command = [sys.executable, "-W", "ignore", __file__, "--worker", worker, "--folder", folder,
                "--backend", options.backend, "--steps", str(options.steps), "--shape", options.shape,
                "--started", str(time.time())]  # fmt: skip
-    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return dict(json.loads(found.stdout.splitlines()[-1]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=tuple(SHAPES), default="6x384")
+    parser.add_argument("--gelu", choices=GELU, default=GELU[0], help="which name transformers is given")
     parser.add_argument("--backend", default="auto", help="where lcm runs; auto is as it comes")
-    parser.add_argument("--peers", default="eager,compile", help="which of PyTorch's ways, or none")
+    parser.add_argument("--peers", default="eager,compile", help="which of PyTorch's ways, one-thread (lcm's), or none")
     parser.add_argument("--rounds", type=int, default=5, help="processes of each")
     parser.add_argument("--steps", type=int, default=8, help="timed steps in each")
     parser.add_argument(
@@ -140,7 +146,7 @@ def main() -> None:
 
     found: dict[str, list] = {n: [] for n in ("lcm", *filter(None, options.peers.split(",")))}
     with tempfile.TemporaryDirectory() as folder:
-        config = {"model_type": "gpt2", "vocab_size": VOCABULARY, **GELU, **SHAPES[options.shape]}
+        config = {"model_type": "gpt2", "vocab_size": VOCABULARY, "activation_function": options.gelu, **SHAPES[options.shape]}
         models.save(models.fresh(config, seed=0), folder)
         for _ in range(options.rounds):
             for name, results in found.items():
@@ -149,17 +155,12 @@ def main() -> None:
     keys = ("tokens_per_second", "first_step_seconds", "peak_megabytes")
     medians = {n: {k: statistics.median(r[k] for r in rs) for k in keys} for n, rs in found.items()}
     ours = found["lcm"][0]["losses"]
-    apart = max(
-
-            float(np.max(np.abs(np.subtract(r["losses"], ours)) / ours))
-            for rs in found.values()
-            for r in rs
-
-    )
+    apart = max(float(np.max(np.abs(np.subtract(r["losses"], ours)) / ours))
+                for rs in found.values() for r in rs)  # fmt: skip
     ratios = {n: medians["lcm"]["tokens_per_second"] / m["tokens_per_second"]
               for n, m in medians.items() if n != "lcm"}  # fmt: skip
     record.append("train_vs_torch", {
-        "shape": options.shape, "backend": options.backend, "median": medians, "ratios": ratios,
+        "shape": options.shape, "gelu": options.gelu, "backend": options.backend, "median": medians, "ratios": ratios,
         "losses_apart": apart, "note": options.note, "found": found,
     })  # fmt: skip
     rows = [(n, f"{m['tokens_per_second']:.0f}", f"{m['first_step_seconds']:.1f}", f"{m['peak_megabytes']:.0f}")

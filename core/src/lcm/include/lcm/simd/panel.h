@@ -8,6 +8,8 @@
 
 typedef enum { F32, BF16, F16 } format_t;
 
+INLINE int64_t size_of(format_t format) { return format == F32 ? 4 : 2; }
+
 /* The rows of x or the columns of y, along k. */
 typedef struct {
   const void *at;
@@ -16,6 +18,8 @@ typedef struct {
 } lines_t;
 
 INLINE int64_t least_of(int64_t a, int64_t b) { return a < b ? a : b; }
+
+INLINE int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 INLINE int64_t pieces_of(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
 
