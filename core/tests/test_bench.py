@@ -13,6 +13,7 @@ from lcm.backend import discovery, dispatch, limits, native
 from lcm.backend.contract import Backend
 from lcm.backend.selftest import parse
 from lcm.bench import generate, ladder, ops, rungs, startup, timing, train
+from lcm.bench.results import Results
 from lcm.cli import main
 from lcm.cli.bench import command
 from lcm.errors import LcmError, UsageError
@@ -132,6 +133,30 @@ def test_a_wrong_product_is_said_and_ends_with_exit_code_1(backend, quick, monke
     monkeypatch.setattr(rungs, "kits", lambda: [])
     done = CliRunner().invoke(command, ["ladder", "--sizes", "4", "--format", "f64"])
     assert done.exit_code == 1 and "WRONG" in done.stdout and "1 products are wrong" in done.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ladder", "--sizes", "4,5", "--format", "f64"], ["ops", "--op", "silu", "--op", "gelu"]]
+)
+def test_ctrl_c_keeps_what_was_measured(arguments, quick, monkeypatch, tmp_path):
+    """It comes with the third case: two are told and saved. With the first, there is nothing to tell."""
+    for measured in (2, 0):
+        told = []
+
+        def progress(text, told=told, measured=measured):
+            if len(told) == measured:
+                raise KeyboardInterrupt
+            told.append(text)
+
+        monkeypatch.setattr("lcm.cli.bench._progress", progress)
+        file = tmp_path / f"{measured}.jsonl"
+        asked = [*arguments, "--budget", "0.001", "--json-lines", str(file)]
+        done = CliRunner().invoke(command, asked)
+        if measured:
+            assert done.exit_code == 130 and "stopped by Ctrl-C" in done.stdout
+            assert len(Results.load(file).rows) == 2
+        else:
+            assert done.exit_code == 1 and not file.exists()  # click's own, outside of `lcm`
 
 
 def test_what_takes_too_long_is_measured_once_or_skipped_and_said(quick, monkeypatch):

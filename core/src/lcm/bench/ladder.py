@@ -9,7 +9,7 @@ from lcm.backend import limits
 from lcm.backend.contract import Backend
 from lcm.bench import machine, rungs
 from lcm.bench.report import duration
-from lcm.bench.results import Results, Row, Value
+from lcm.bench.results import Results, Row, Value, until_interrupted
 from lcm.bench.rungs import Rung
 from lcm.bench.timing import repeat
 
@@ -29,18 +29,19 @@ def run(
     if kit:  # and again at the end: others may use the machine at either time
         limits.measured(kit, threads)
     rows: list[list[Row]] = []
-    for format in formats:
-        known: dict[str, tuple[int, float]] = {}
-        for n in sorted(sizes):
-            problem = Problem(n, format)
-            at_this_size = []
-            for rung in rungs.rungs(format, threads, kit):
-                progress(f"{format} {n} x {n}: {rung.title}, {rung.by}")
-                at_this_size.append(climb(rung, problem, known, budget))
-            rows.append(at_this_size)
+    with until_interrupted(rows) as stopped:
+        for format in formats:
+            known: dict[str, tuple[int, float]] = {}
+            for n in sorted(sizes):
+                problem = Problem(n, format)
+                rows.append([])
+                for rung in rungs.rungs(format, threads, kit):
+                    progress(f"{format} {n} x {n}: {rung.title}, {rung.by}")
+                    rows[-1].append(climb(rung, problem, known, budget))
     peak = limits.measured(kit, threads, again=True) if kit else None
     told = [_with_figures(row, others, peak) for others in rows for row in others]
-    return Results("ladder", here, tuple(told), tuple(_remarks(kit, threads, peak, told)))
+    remarks = (*_remarks(kit, threads, peak, told), *stopped)
+    return Results("ladder", here, tuple(told), remarks)
 
 
 class Problem:

@@ -8,7 +8,7 @@ from lcm.backend.contract import Backend
 from lcm.backend.limits import Limits
 from lcm.backend.selftest import parse
 from lcm.bench import machine
-from lcm.bench.results import Results, Row, Value
+from lcm.bench.results import Results, Row, Value, until_interrupted
 from lcm.bench.timing import repeat
 from lcm.errors import LcmError, UsageError
 from lcm.ops import CATALOGUE
@@ -42,18 +42,19 @@ def run(
     asked = symbols(ops, backends)
     here = machine.record()
     _limits()  # and again at the end: others may use the machine at either time
-    rows = []
-    for symbol in asked:
-        able = dispatch.candidates(symbol)
-        for sizes in [measure.parse_shape(symbol, shape)] if shape else shapes(symbol):
-            for name in [n for n in able if not backends or n in backends]:
-                progress(f"{symbol} {_in_words(sizes)}: {name}")
-                row = _row(symbol, sizes, name, able[name], budget)
-                rows.append((row, symbol, sizes))
+    rows: list[tuple[Row, str, Sizes]] = []
+    with until_interrupted(rows) as stopped:
+        for symbol in asked:
+            able = dispatch.candidates(symbol)
+            for sizes in [measure.parse_shape(symbol, shape)] if shape else shapes(symbol):
+                for name in [n for n in able if not backends or n in backends]:
+                    progress(f"{symbol} {_in_words(sizes)}: {name}")
+                    row = _row(symbol, sizes, name, able[name], budget)
+                    rows.append((row, symbol, sizes))
     peak = _limits(again=True)
     told = tuple(_with_figures(*one, peak) for one in rows)
     found = {"limits": asdict(peak) if peak else None}
-    return Results("ops", here | found, told, tuple(_remarks(peak)))
+    return Results("ops", here | found, told, (*_remarks(peak), *stopped))
 
 
 def symbols(ops: Sequence[str], backends: Sequence[str]) -> list[str]:

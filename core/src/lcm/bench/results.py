@@ -1,7 +1,8 @@
 """What a benchmark found: rows with the times of all repetitions, and the machine; as JSON Lines too."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,19 @@ from lcm.errors import FileError
 from lcm.files.atomic import write_atomically
 
 Value = str | int | float | None
+STOPPED = "stopped by Ctrl-C: the rest was not measured"
+
+
+@contextmanager
+def until_interrupted(rows: Sequence[object]) -> Iterator[list[str]]:
+    """Inside, Ctrl-C ends the measuring, and no more if there are rows; the list is then to say so."""
+    remarks: list[str] = []
+    try:
+        yield remarks
+    except KeyboardInterrupt:
+        if not any(rows):
+            raise
+        remarks.append(STOPPED)
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,7 @@ def _tell(
     png: str | None,
 ) -> None:  # fmt: skip
     from lcm.bench import charts, pictures, report
+    from lcm.bench.results import STOPPED
     from lcm.files.atomic import write_atomically
 
     if sys.stderr.isatty():
@@ -160,6 +161,8 @@ def _tell(
         write_atomically(csv, lambda file: file.write(text.encode()))
     if png:
         pictures.draw(results, Path(png))
+    if STOPPED in results.remarks:
+        click.get_current_context().exit(130)
 
 
 @command.command()
