@@ -5,7 +5,7 @@ import pytest
 
 from lcm import models, ops
 from lcm.backend.dispatch import use_backend
-from lcm.memory import ALIGNMENT, Arena, without_hold
+from lcm.memory import ALIGNMENT, Arena, without_hold, zeros
 from lcm.program import record
 from lcm.tensor import Tensor
 
@@ -138,3 +138,10 @@ def test_programs_that_share_an_arena_need_the_memory_of_one_and_keep_their_resu
     assert (one().data == 9).all()
     assert (other().data == 16).all()
     assert (one.result.data == 9).all()
+
+
+@pytest.mark.parametrize("shape", [(), (3, 5), (100_000,)])
+def test_zeros_begin_where_a_cache_line_does(shape):
+    x = zeros(shape, np.float32)
+    assert address(x) % ALIGNMENT == 0 and x.shape == shape and x.dtype == np.float32
+    assert not x.any() and x.flags.writeable and x.flags.c_contiguous

@@ -55,9 +55,7 @@ class Arena:
         place = bisect_left(self._free, (size, 0))
         if place < len(self._free) and self._free[place][0] <= 2 * size:
             return self._all[self._free.pop(place)[1]]
-        raw = np.empty(size + ALIGNMENT, np.uint8)
-        start = -_address(raw) % ALIGNMENT
-        memory = raw[start : start + size]
+        memory = _aligned(np.empty(size + ALIGNMENT, np.uint8), size)
         self._all[_address(memory)] = memory
         return memory
 
@@ -71,6 +69,13 @@ class Arena:
         return sum(memory.size for memory in self._all.values())
 
 
+def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    """As numpy's, but beginning where a cache line does: a vector in it needs only one."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = _aligned(np.zeros(size + ALIGNMENT, np.uint8), size)
+    return np.ndarray(shape, dtype, memory)
+
+
 def without_hold(array: Array) -> Array:
     """The same array, but its memory counts as free once others let go of it; others' arrays as they are."""
     owner = array
@@ -81,6 +86,12 @@ def without_hold(array: Array) -> Array:
     memory = owner.base.memory
     offset = _address(array) - _address(memory)
     return np.ndarray(array.shape, array.dtype, memory, offset, array.strides)
+
+
+def _aligned(raw: Array, size: int) -> Array:
+    """So many bytes of it, from the first that is aligned."""
+    start = -_address(raw) % ALIGNMENT
+    return raw[start : start + size]
 
 
 def _address(array: Array) -> int:

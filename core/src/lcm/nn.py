@@ -12,6 +12,7 @@ import numpy as np
 
 from lcm import ops
 from lcm.errors import ContextError
+from lcm.memory import zeros
 from lcm.tensor import Tensor
 
 
@@ -176,8 +177,8 @@ class NoCache:
 
 class _Layer:
     def __init__(self, shape: tuple[int, ...], start: Tensor) -> None:
-        self.k = Tensor(np.zeros(shape, np.float32))
-        self.v = Tensor(np.zeros(shape, np.float32))
+        self.k = Tensor(zeros(shape, np.float32))
+        self.v = Tensor(zeros(shape, np.float32))
         self.start = start
 
     def attention(
@@ -236,7 +237,7 @@ class KVCache:
         return True
 
     def _grown(self, old: Tensor) -> Tensor:
-        new = np.zeros(self._full_shape(), np.float32)
+        new = zeros(self._full_shape(), np.float32)
         new[:, : self.length] = old.data[:, : self.length]
         return Tensor(new)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from lcm import ops
 from lcm.errors import DataError
-from lcm.memory import Arena
+from lcm.memory import Arena, zeros
 from lcm.nn import Model
 from lcm.program import Program, record
 from lcm.tensor import Tensor
@@ -35,7 +35,7 @@ class Gradients:
         self._recorded: dict[tuple[tuple[int, ...], bool], _Recorded] = {}
         for parameter in self._parameters.values():
             if parameter.home is None:
-                parameter.home = np.zeros(parameter.shape, np.float32)
+                parameter.home = zeros(parameter.shape, np.float32)
 
     def add(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         """The mean loss of (B, T) ids; its gradients are added to every parameter's `.grad`."""

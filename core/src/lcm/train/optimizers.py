@@ -10,7 +10,7 @@ import numpy as np
 
 from lcm import ops
 from lcm.errors import FileError, UsageError
-from lcm.memory import ALIGNMENT
+from lcm.memory import ALIGNMENT, zeros
 from lcm.recording import no_grad
 from lcm.tensor import Tensor
 
@@ -28,7 +28,7 @@ class Group:
         ends = list(accumulate(_room(p) for p in parameters.values()))
         self._starts = dict(zip(parameters, [0, *ends], strict=False))
         self.values, self.gradient, *memory = (
-            Tensor(np.zeros(ends[-1], np.float32)) for _ in range(2 + len(kinds))
+            Tensor(zeros((ends[-1],), np.float32)) for _ in range(2 + len(kinds))
         )
         self.memory = dict(zip(kinds, memory, strict=True))
         for name, parameter in self.parameters.items():
