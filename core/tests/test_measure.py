@@ -210,6 +210,15 @@ def test_learning_ends_in_time():
     assert not dispatch.table().path.exists()
 
 
+def test_what_time_was_short_for_is_not_tried_at_every_start():
+    everything = asked(1, 64, 1 << 34)
+    assert [a.sizes["rows"] for a in measure.new(everything, 5.0)] == [1, 64]
+    assert measure.learn(asked(64), 5.0) == 1
+    assert measure.new(everything, 5.0) == []
+    assert [a.sizes["rows"] for a in measure.new(asked(1), 5.0)] == [1]
+    assert measure.new([], 5.0) == []
+
+
 def test_what_was_learnt_before_an_interruption_is_kept(monkeypatch):
     compare = measure.compare
 

@@ -112,13 +112,22 @@ def _turns(
     return in_turns(calls, budget)
 
 
+def new(asked: Iterable[Asked], budget: float) -> list[Asked]:
+    """What only the prior decides; nothing, if the heaviest call that the seconds allow was measured before.
+
+    `learn` begins with that one: what it had no time for is left to the prior, and not tried at every start.
+    """
+    affordable = [a for a in asked if _duration(a) <= budget]
+    left = list(unmeasured(affordable))
+    return left if left and max(affordable, key=_weight) in left else []
+
+
 def learn(asked: Iterable[Asked], budget: float) -> int:
     """Measure what only the prior decides, the heaviest first, for so many seconds; how many shapes."""
     until, count = time.perf_counter() + budget, 0
     try:
-        for one in sorted(unmeasured(asked), key=lambda a: -a.calls * _cost(a)):
-            turns = 2 * LEAST * len(dispatch.candidates(one.symbol)) * _cost(one)
-            if time.perf_counter() + turns > until or not list(unmeasured([one])):
+        for one in sorted(unmeasured(asked), key=_weight, reverse=True):
+            if time.perf_counter() + _duration(one) > until or not list(unmeasured([one])):
                 continue  # too large for what is left, or near to one that has been measured
             compare(one.symbol, one.sizes, budget / 20)
             count += 1
@@ -127,6 +136,15 @@ def learn(asked: Iterable[Asked], budget: float) -> int:
             dispatch.table().save()
             dispatch.reset()
     return count
+
+
+def _weight(asked: Asked) -> float:
+    return asked.calls * _cost(asked)
+
+
+def _duration(asked: Asked) -> float:
+    """About how many seconds it takes to compare its candidates."""
+    return 2 * LEAST * len(dispatch.candidates(asked.symbol)) * _cost(asked)
 
 
 def large(symbol: str) -> dict[str, int]:

@@ -86,7 +86,7 @@ def automatic(asked: "Callable[[], list[Asked]]") -> None:
         raise UsageError(f"{setting.source}: tune is auto or off, not {setting.value!r}")
     if setting.value == "off" or not dispatch.has_choice():
         return
-    calls = list(measure.unmeasured(asked()))
+    calls = measure.new(asked(), SECONDS)
     if calls:
         what = f"measuring which backend is fastest for this model, once, for up to {SECONDS:g} s"
         click.echo(f"lcm: note: {what}; LCM_TUNE=off does not", err=True)
