@@ -3,7 +3,7 @@
     lcm tune
     python benchmarks/dispatch_vs_best.py
 
-Squares from 64 to 2048, and shapes of models. A round times every choice once at a shape, in an order that turns;
+Squares from 64 to 2048, and shapes of models. A round times every choice once at a shape, in any order;
 the medians of the rounds are compared. What counts is the worst ratio of the dispatcher's choice to the best one.
 """
 
@@ -49,16 +49,15 @@ def measure(shape: tuple[int, int, int], rounds: int) -> dict[str, float]:
     ]
     calls = max(1, int(LEAST / timed(x, weight, None, 3)))
     found: dict[str, list[float]] = {name or "dispatch": [] for name in choices}
-    for i in range(rounds):
-        turn = i % len(choices)
-        for name in choices[turn:] + choices[:turn]:
-            found[name or "dispatch"].append(timed(x, weight, name, calls))
+    for _ in range(rounds):
+        for i in rng.permutation(len(choices)):  # nobody comes always after the same one
+            found[choices[i] or "dispatch"].append(timed(x, weight, choices[i], calls))
     return {name: statistics.median(times) for name, times in found.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument(
         "--note", default="", help="recorded with the result, such as: busy machine"
     )

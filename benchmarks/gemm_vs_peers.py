@@ -4,9 +4,10 @@
     python benchmarks/gemm_vs_peers.py
 
 Each library has a process of its own, which waits while the others have their turn: threads that wait awake would take
-the cores from whoever comes next. A turn is some calls, at least 20 ms of them, with the arrays ready and the result's
-memory given; what counts is the median of the turns. `cold` takes another weight for every call, of 1 GiB of
-them, so that they come from memory. The limits (multiply-adds, reading) are lcm-avx512's measurement of the machine.
+the cores from whoever comes next. A turn is some calls, at least 50 ms of them, with the arrays ready and the result's
+memory given, all beginning where cache lines do; what counts is the median of the turns. `cold` takes another weight
+for every call, of 1 GiB of them, so that they come from memory. The limits (multiply-adds, reading) are lcm-avx512's
+measurement of the machine.
 """
 
 import argparse
@@ -21,10 +22,12 @@ from collections.abc import Callable
 import numpy as np
 import record
 
+from lcm.memory import zeros
+
 SQUARES = tuple((n, n, n, "") for n in (64, 128, 256, 384, 512, 768, 1024, 1536, 2048))
 MODELS = ((512, 896, 4864, ""), (16, 896, 4864, ""), (1, 896, 4864, ""), (1, 896, 4864, "cold"))
 COLD_BYTES = 1 << 30
-TURN = 0.02  # seconds of calls
+TURN = 0.05  # seconds of calls
 PAUSE = 0.12  # seconds until a process that has had its turn has gone to sleep
 Call = Callable[[], object]
 
@@ -63,10 +66,10 @@ def work(name: str, threads: int) -> None:
             rows, inputs, outputs, how = asked
             rng = np.random.default_rng(0)
             count = COLD_BYTES // (4 * inputs * outputs) if how == "cold" else 1
-            weights = np.empty((count, outputs, inputs), np.float32)
+            weights = zeros((count, outputs, inputs), np.float32)
+            x, out = zeros((rows, inputs), np.float32), zeros((rows, outputs), np.float32)
             weights[:] = rng.standard_normal((outputs, inputs), np.float32)
-            x = rng.standard_normal((rows, inputs), np.float32)
-            out = np.zeros((rows, outputs), np.float32)
+            x[:] = rng.standard_normal((rows, inputs), np.float32)
             calls = make(name, threads, x, weights, out)
             calls[-1]()
             answer = {"off": float(np.abs(out - x @ weights[-1].T).max() / np.abs(out).max())}

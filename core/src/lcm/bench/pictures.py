@@ -41,6 +41,7 @@ def _ladder(plot: Any, results: Results) -> Any:
     figure, grid = plot.subplots(
         len(formats), 2, figsize=(12, 4.5 * len(formats)), dpi=120, squeeze=False
     )
+    colors: dict[str, str] = {}  # of a rung, whoever computes
     for (left, right), format in zip(grid, formats, strict=True):
         peaks = [
             float(r.figures["GFLOP/s"] or 0) / float(share)
@@ -54,8 +55,9 @@ def _ladder(plot: Any, results: Results) -> Any:
         for name, points in rates(rows, format).items():
             sizes, speeds = zip(*points, strict=True)
             seconds = [2e-9 * n**3 / rate for n, rate in points]
-            left.loglog(sizes, seconds, marker="o", markersize=3, label=name)
-            right.loglog(sizes, speeds, marker="o", markersize=3, label=name)
+            color = colors.setdefault(name.split(" (")[0], f"C{len(colors)}")
+            left.loglog(sizes, seconds, marker="o", markersize=3, color=color, label=name)
+            right.loglog(sizes, speeds, marker="o", markersize=3, color=color, label=name)
         _name_axes(left, "N", f"seconds, {format}")
         _name_axes(right, "N", f"GFLOP/s, {format}")
         for axes in (left, right):
