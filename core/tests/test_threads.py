@@ -336,3 +336,21 @@ def test_a_wrong_number_of_threads_is_said_when_a_library_is_loaded(path, monkey
     monkeypatch.setenv("LCM_THREADS", text)
     with pytest.raises(UsageError, match="LCM_THREADS"):
         Pool(path)
+
+
+@pytest.mark.parametrize("shape", [(100, 5000, 128), (100, 700, 1024), (200, 1300, 512)])
+def test_a_deep_product_has_the_same_bits_with_any_number_of_threads(kit_library, shape):
+    """However its columns are dealt out, sums are taken in the same steps."""
+    rows, inputs, outputs = shape
+    rng, backend = np.random.default_rng(0), native.load(kit_library, "kit")
+    x = rng.standard_normal((rows, inputs), np.float32)
+    weight = rng.standard_normal((outputs, inputs), np.float32)
+    found = []
+    for threads in (1, 2, 3, 8):
+        backend.threads(threads)
+        found.append(np.zeros((rows, outputs), np.float32))
+        backend.kernels["linear"](
+            {"x": x, "weight": weight, "bias": None, "out": found[-1]}
+            | dict(zip(("rows", "inputs", "outputs"), shape, strict=True))
+        )()
+    assert all((found[0] == other).all() for other in found[1:])

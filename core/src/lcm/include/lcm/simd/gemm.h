@@ -156,9 +156,8 @@ static void block_piece(const void *work, int64_t piece, int worker) {
   compute_block(&g->part, &b, g->own + worker * g->own_size);
 }
 
-/* Numbers k … k + depth - 1 of product i. */
-static part_t part_of(const product_t *p, const batch_t *batch, int64_t i, int64_t k, int64_t depth) {
-  const int64_t step = step_of(p);
+/* Numbers k … k + depth - 1 of product i, in steps of `step`. */
+static part_t part_of(const product_t *p, const batch_t *batch, int64_t i, int64_t k, int64_t depth, int64_t step) {
   part_t part = {.product = *p, .add = k > 0};
   product_t *q = &part.product;
   q->depth = depth;
@@ -171,7 +170,7 @@ static part_t part_of(const product_t *p, const batch_t *batch, int64_t i, int64
   return part;
 }
 
-/* Some columns of a product, as a product. */
+/* Some columns of a product, as a product: how many there are depends on the threads, but its steps do not. */
 static product_t columns_of(const product_t *p, int64_t left, int64_t columns) {
   product_t q = *p;
   q.columns = least_of(columns, p->columns - left);
@@ -187,7 +186,7 @@ static void whole_piece(const void *work, int64_t piece, int worker) {
   const int64_t first = piece * g->together;
   for (int64_t i = first; i < least_of(first + g->together, g->batch.count * g->across); i++) {
     const product_t columns = columns_of(&g->part.product, i % g->across * g->columns, g->columns);
-    part_t part = part_of(&columns, &g->batch, i / g->across, 0, columns.depth);
+    part_t part = part_of(&columns, &g->batch, i / g->across, 0, columns.depth, g->part.y.step);
     part.y.panels = g->own + worker * g->own_size;
     part.x.panels = part.y.panels + side_size(&part.y);
     for (int64_t u = 0; u < units_of(&part.y); u++) pack_unit(&part.y, u);
@@ -205,7 +204,7 @@ static int32_t gemm_whole(const product_t *p, const batch_t *batch) {
   while (pieces_of(p->columns, g.columns) < least_of(wanted, 4 * workers()) && g.columns > FEW_COLUMNS)
     g.columns = equal_parts(g.columns, g.columns / 2, TILE_COLUMNS);
   g.across = pieces_of(p->columns, g.columns);
-  g.part = part_of(p, batch, 0, 0, p->depth);
+  g.part = part_of(p, batch, 0, 0, p->depth, step_of(p));
   const int64_t y = g.columns * p->depth, x = side_size(&g.part.x);
   g.own_size = round_up(y + x + (p->x.format == F32 ? 0 : MOST_ROWS * p->depth), 16);
   g.own = scratch((size_t)bytes_of(workers() * g.own_size));
@@ -238,7 +237,7 @@ static int64_t part_depth(const product_t *p) {
 static int32_t gemm_batch(const product_t *p, const batch_t *batch) {
   if (!p->rows || !p->columns || !batch->count) return LCM_OK;
   const int64_t size = p->rows * p->columns * p->depth, depth = part_depth(p);
-  gemm_t g = {.part = part_of(p, batch, 0, 0, depth)};
+  gemm_t g = {.part = part_of(p, batch, 0, 0, depth, step_of(p))};
   const int64_t x = side_size(&g.part.x), y = side_size(&g.part.y);
   if (size <= GEMM_PIECE || (batch->count > 1 && size <= 8 * GEMM_PIECE && bytes_of(x + y) <= caches.l2) ||
       (size <= 64 * GEMM_PIECE && is_in_place(p) && p->columns >= workers() * FEW_COLUMNS))
@@ -251,7 +250,7 @@ static int32_t gemm_batch(const product_t *p, const batch_t *batch) {
   int32_t code = LCM_OK;
   for (int64_t i = 0; !code && i < batch->count; i++)
     for (int64_t k = 0; !code && k < p->depth; k += depth) {
-      g.part = part_of(p, batch, i, k, least_of(depth, p->depth - k));
+      g.part = part_of(p, batch, i, k, least_of(depth, p->depth - k), step_of(p));
       g.part.x.panels = panels;
       g.part.y.panels = panels + x;
       const int64_t units = units_of(&g.part.x) + units_of(&g.part.y);
