@@ -38,4 +38,4 @@ def _bytes(op: Op, name: str, spec: Spec, sizes: Sizes, format: str) -> int:
         count = int(eval(op.touched[name], {}, dict(sizes)))
     else:
         count = math.prod(sizes[s] for s in spec.symbols)
-    return count * formats.FORMATS[format if format in spec.formats else spec.formats[0]].bytes
+    return formats.FORMATS[format if format in spec.formats else spec.formats[0]].bytes(count)

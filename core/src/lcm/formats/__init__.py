@@ -4,20 +4,39 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcm.errors import FormatError
+from lcm.errors import FormatError, ShapeError
+from lcm.formats.blocks import BLOCKS
 
 
 @dataclass(frozen=True)
 class Format:
-    """A number format; `storage` is the numpy type that holds its bits, `c` its name in C."""
+    """A number format: `storage` is the numpy type of one element, which holds so many `numbers`.
+
+    `c` is the element's type in C.
+    """
 
     name: str
     storage: np.dtype
     c: str
+    numbers: int = 1
 
-    @property
-    def bytes(self) -> int:
-        return self.storage.itemsize
+    def bytes(self, count: int) -> int:
+        """How many bytes so many numbers take."""
+        return count * self.storage.itemsize // self.numbers
+
+    def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
+        """How many numbers an array of this many elements holds along each axis."""
+        return stored if self.numbers == 1 else (*stored[:-1], stored[-1] * self.numbers)
+
+    def stored(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """How many elements hold this many numbers; `ShapeError` if the last axis is not whole blocks."""
+        if self.numbers == 1:
+            return shape
+        if not shape or shape[-1] % self.numbers:
+            raise ShapeError(
+                f"{self.name} stores rows of whole blocks of {self.numbers}, not {shape}"
+            )
+        return (*shape[:-1], shape[-1] // self.numbers)
 
 
 FORMATS = {
@@ -36,10 +55,11 @@ FORMATS = {
     )
 }
 _OF_DTYPE = {f.storage: f.name for f in FORMATS.values() if f.name != "bf16"}
+FORMATS |= {n: Format(n, np.dtype(f"V{b.bytes}"), "uint8_t", b.numbers) for n, b in BLOCKS.items()}
 
 
 def format_of(array: np.ndarray) -> str:
-    """The format whose storage this array has (never bf16, which numpy cannot tell from u16)."""
+    """The format whose storage this array has; never bf16 or a block format, which numpy does not know."""
     try:
         return _OF_DTYPE[array.dtype]
     except KeyError:
@@ -50,7 +70,10 @@ def format_of(array: np.ndarray) -> str:
 
 def decode(array: np.ndarray, name: str, to: str = "f32") -> np.ndarray:
     """The numbers of `array`, which is stored as `name`, in the numpy type of `to`."""
-    if name == "bf16":
+    if name in BLOCKS:
+        blocks = np.ascontiguousarray(array).reshape(-1, 1).view(np.uint8)
+        array = BLOCKS[name].decode(blocks).reshape(FORMATS[name].shape(array.shape))
+    elif name == "bf16":
         array = (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(FORMATS[to].storage, copy=False)
 
