@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from lcm.errors import DataError, FileError, UsageError
 from lcm.files.atomic import write_atomically
+from lcm.files.gguf import open_gguf
 from lcm.text.decoding import Pieces, StreamDecoder
 
 if TYPE_CHECKING:
@@ -76,8 +77,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """The tokenizer of a model folder, or of one tokenizer.json."""
+        """The tokenizer of a model folder, of one tokenizer.json, or of a GGUF file."""
         path = Path(path)
+        if path.suffix == ".gguf":
+            return cls.from_gguf(open_gguf(path).metadata)
         file = path / "tokenizer.json" if path.is_dir() else path
         config = file.with_name("tokenizer_config.json")
         try:
@@ -89,6 +92,25 @@ class Tokenizer:
         except Exception as error:  # the library raises plain Exceptions
             raise FileError(f"{file}: is no usable tokenizer: {_line(error)}; "
                             f"download it again") from error  # fmt: skip
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
+        """The tokenizer that a GGUF file's metadata describes (`tokenizer.ggml.*`)."""
+        from lcm.text.gguf import config_of, facts_of
+
+        facts, config = facts_of(metadata), config_of(metadata)
+        try:
+            return cls(json.dumps(facts), config)
+        except Exception as error:  # the library raises plain Exceptions
+            raise FileError(f"GGUF metadata: it holds no usable tokenizer: {_line(error)}; "
+                            f"convert the model again") from error  # fmt: skip
+
+    def gguf_metadata(self) -> dict[str, Any]:
+        """The `tokenizer.*` metadata of a GGUF file; `UsageError` where a file cannot say it."""
+        from lcm.text.to_gguf import metadata_of
+
+        end = {} if self.end is None else {"eos_token": self._pieces.names[self.end]}
+        return metadata_of(self._facts, {**self._config, **end})
 
     def save(self, path: str | Path) -> None:
         """Write tokenizer.json to a path that ends in .json, or both files into a model folder."""
