@@ -6,6 +6,7 @@ of every parameter, and five digits on the losses of ten steps.
 
 import copy
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -53,13 +54,92 @@ CONFIGS = {
                  "sliding_window": 7},
     ),
     "mistral, no window": ("mistral", LLAMA | {"num_key_value_heads": 1, "sliding_window": None}),
+    "llama, as DeepSeek-Coder": (
+        "llama", LLAMA | {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e5}},
+    ),
+    "llama, as Llama 3.1": (
+        "llama",
+        LLAMA | {"num_key_value_heads": 1, "rope_parameters": {
+            "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 32}},
+    ),
+    "granite": (
+        "granite",
+        LLAMA | {"num_key_value_heads": 1, "embedding_multiplier": 3, "attention_multiplier": 0.3,
+                 "residual_multiplier": 0.7, "logits_scaling": 0.8},
+    ),
+    "granite, tied, biases": (
+        "granite",
+        LLAMA | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True,
+                 "logits_scaling": 4},
+    ),
+    "phi3, window": ("phi3", LLAMA | {"num_key_value_heads": 1, "sliding_window": 9}),
+    "phi3, longrope, a part of each head": (
+        "phi3",
+        LLAMA | {"tie_word_embeddings": True, "rope_parameters": {
+            "rope_type": "longrope", "rope_theta": 500.0, "partial_rotary_factor": 0.4,
+            "short_factor": [1.0, 1.1, 1.3, 1.8], "long_factor": [1.5, 2.5, 4.0, 9.0]},
+            "original_max_position_embeddings": 159},
+    ),
+    "gemma2, window in every other layer": (
+        "gemma2",
+        LLAMA | {"num_key_value_heads": 1, "head_dim": 14, "query_pre_attn_scalar": 20,
+                 "sliding_window": 7, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0},
+    ),
+    "gemma2, untied, biases, no caps": (
+        "gemma2",
+        LLAMA | {"head_dim": 20, "attention_bias": True, "tie_word_embeddings": False,
+                 "attn_logit_softcapping": None, "final_logit_softcapping": None,
+                 "hidden_activation": "gelu", "layer_types": ["full_attention"] * 2},
+    ),
+    "gemma3_text": (
+        "gemma3_text",
+        LLAMA | {"num_key_value_heads": 1, "head_dim": 14, "query_pre_attn_scalar": 9,
+                 "sliding_window": 7, "sliding_window_pattern": 2},
+    ),
+    "gemma3_text, linear, capped logits, untied": (
+        "gemma3_text",
+        LLAMA | {"head_dim": 20, "sliding_window": 9, "tie_word_embeddings": False,
+                 "layer_types": ["full_attention", "sliding_attention"], "final_logit_softcapping": 3.0,
+                 "rope_parameters": {
+                     "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e4},
+                     "sliding_attention": {"rope_type": "default", "rope_theta": 300.0}}},
+    ),
+    "qwen2": ("qwen2", LLAMA | {"num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "qwen2, yarn, windows from the second layer": (
+        "qwen2",
+        LLAMA | {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1,
+                 "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0,
+                                     "original_max_position_embeddings": 40}},
+    ),
+    "qwen3": ("qwen3", LLAMA | {"num_key_value_heads": 1, "head_dim": 14, "rms_norm_eps": 1e-3}),
+    "qwen3, biases, types of layers": (
+        "qwen3",
+        LLAMA | {"head_dim": 14, "attention_bias": True, "use_sliding_window": True,
+                 "sliding_window": 9, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "qwen3_moe": (
+        "qwen3_moe",
+        LLAMA | {"num_key_value_heads": 1, "head_dim": 14, "num_experts": 5, "num_experts_per_tok": 2,
+                 "moe_intermediate_size": 20},
+    ),
+    "qwen3_moe, window, normed shares, an MLP": (
+        "qwen3_moe",
+        LLAMA | {"use_sliding_window": True, "sliding_window": 9, "tie_word_embeddings": True,
+                 "num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 20,
+                 "norm_topk_prob": True, "mlp_only_layers": [0]},
+    ),
+    "starcoder2, window": ("starcoder2", LLAMA | {"num_key_value_heads": 1, "sliding_window": 11}),
+    "starcoder2, no biases, untied, exact gelu": (
+        "starcoder2", LLAMA | {"use_bias": False, "tie_word_embeddings": False, "hidden_act": "gelu"},
+    ),
 }  # fmt: skip
 
 
 def random_model(model_type, values, seed=0):
     """Every parameter random: fresh gains of 1 and biases of 0 would hide that they are not used."""
     config = transformers.AutoConfig.for_model(
-        model_type, **values, bos_token_id=None, eos_token_id=None
+        model_type, **values, bos_token_id=None, eos_token_id=None, pad_token_id=None
     )
     torch.manual_seed(seed)
     theirs = AutoModelForCausalLM.from_config(config).eval()
@@ -121,6 +201,13 @@ def our_loss(ours, ids, targets):
     return ops.cross_entropy(ours(Tensor(ids)), Tensor(targets), ignore_index=-100)
 
 
+def as_saved(theirs, folder):
+    """Their parameters, by the names and in the shapes of a file."""
+    theirs.save_pretrained(folder / "saved")
+    file = open_safetensors(folder / "saved" / "model.safetensors")
+    return {name: file[name] for name in file}
+
+
 def some_batch(seed=2):
     ids = some_ids(3, 33, seed=seed)
     targets = ids[:, 1:].copy()
@@ -132,18 +219,26 @@ def test_logits_are_theirs(ours, theirs):
     assert_same_logits(ours, theirs)
 
 
-def test_parameters_have_the_names_and_number_of_theirs(ours, theirs):
-    assert set(ours.parameters()) == {name for name, _ in theirs.named_parameters()}
+def test_a_batch_is_its_texts(ours):
+    ids = some_ids(3, 41)
+    alone = np.concatenate([our_logits(ours, row[None]) for row in ids])
+    np.testing.assert_allclose(our_logits(ours, ids), alone, atol=1e-5)
 
 
-def test_the_gradient_of_every_parameter_is_theirs(ours, theirs):
+def test_parameters_have_the_names_and_number_of_theirs(ours, theirs, tmp_path):
+    assert set(ours.parameters()) == set(as_saved(theirs, tmp_path))
+
+
+def test_the_gradient_of_every_parameter_is_theirs(ours, theirs, tmp_path):
     batch = some_batch()
     ours.train()
     our_loss(ours, *batch).backward()
     their_loss(theirs, *batch).backward()
     architecture = models._architecture({"model_type": ours.model_type})
-    for name, parameter in theirs.named_parameters():
-        wanted = parameter.grad.numpy()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(parameter.grad)
+    for name, wanted in as_saved(theirs, tmp_path).items():
         found = architecture.to_file(name, ours.parameters()[name].grad.numpy())
         # A key's bias moves all scores of a row alike: its gradient is nothing but rounding.
         size = max(np.linalg.norm(wanted), 1e-5)
@@ -273,11 +368,11 @@ def test_configurations_of_transformers_4_are_read(tmp_path):
     assert_same_logits(models.load(tmp_path), theirs)
 
 
-def test_a_configuration_that_leaves_out_mistrals_defaults_means_mistrals():
-    """Mistral's differ from Llama's: 8 key heads and a window of 4096 are its own."""
-    theirs = transformers.MistralConfig()
-    ours = models.build({"model_type": "mistral", "vocab_size": 8, "hidden_size": 64,
-                         "intermediate_size": 8, "num_hidden_layers": 1}).config  # fmt: skip
-    for name in ("num_attention_heads", "num_key_value_heads", "sliding_window", "rms_norm_eps",
-                 "max_position_embeddings", "tie_word_embeddings"):  # fmt: skip
-        assert getattr(ours, name) == getattr(theirs, name), name
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_a_key_that_is_left_out_means_what_it_means_to_them(name):
+    ours = models._architecture({"model_type": name}).configure({"model_type": name})
+    theirs = {f.name: f.default for f in fields(transformers.AutoConfig.for_model(name))}
+    known = {f.name for f in fields(ours)} - {"rope_theta", "rope_scaling"}
+    assert len(known & theirs.keys()) >= 8
+    for key in known & theirs.keys():
+        assert getattr(ours, key) == theirs[key], key

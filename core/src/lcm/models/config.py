@@ -1,7 +1,7 @@
 """Reading `config.json`: what a model is made from, and a clear refusal of what it cannot be."""
 
 import typing
-from dataclasses import fields
+from dataclasses import MISSING, Field, field, fields, is_dataclass
 from typing import Any, TypeVar
 
 from lcm.errors import FileError
@@ -9,26 +9,44 @@ from lcm.errors import FileError
 C = TypeVar("C")
 
 
-def read(config: type[C], values: dict[str, Any], model_type: str) -> C:
+def read(config: type[C], values: dict[str, Any], whose: str) -> C:
     """The dataclass `config` from the keys that it names; the others are not about the model's shape."""
     hints = typing.get_type_hints(config)
     chosen = {}
-    for field in fields(config):  # type: ignore[arg-type]
-        if field.name in values:
-            chosen[field.name] = _checked(model_type, field.name, values[field.name], hints[field.name])
+    for key in fields(config):  # type: ignore[arg-type]
+        if key.name in values:
+            chosen[key.name] = _checked(whose, key, values[key.name], hints[key.name])
+        elif key.default is MISSING:
+            raise FileError(f"config.json: {whose}'s {key.name} is missing")
     return config(**chosen)
 
 
-def _checked(model_type: str, name: str, value: Any, hint: Any) -> Any:
-    allowed = typing.get_args(hint) or (hint,)
+def from_zero(default: int | None) -> Any:
+    """The default of a key whose numbers may be 0: all others must be positive."""
+    return field(default=default, metadata={"zero": True})
+
+
+def _checked(whose: str, key: "Field[Any]", value: Any, hint: Any) -> Any:
+    if is_dataclass(value):
+        return value  # read before
+    allowed = (hint,) if typing.get_origin(hint) is tuple else typing.get_args(hint) or (hint,)
+    items = next((typing.get_args(t)[0] for t in allowed if typing.get_origin(t) is tuple), None)
+    if isinstance(value, list) and items:
+        return tuple(_checked(whose, key, item, items) for item in value)
     if float in allowed and type(value) is int:
         value = float(value)
     if type(value) not in allowed:
-        wanted = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
-        raise FileError(f"config.json: {model_type}'s {name} must be {wanted}, not {value!r}")
-    if isinstance(value, (int, float)) and type(value) is not bool and value <= 0:
-        raise FileError(f"config.json: {model_type}'s {name} must be positive, not {value!r}")
+        wanted = " or ".join(_said(t) for t in allowed)
+        raise FileError(f"config.json: {whose}'s {key.name} must be {wanted}, not {value!r}")
+    if type(value) in (int, float) and not (value > 0 or (value == 0 and "zero" in key.metadata)):
+        raise FileError(f"config.json: {whose}'s {key.name} must be positive, not {value!r}")
     return value
+
+
+def _said(kind: Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        return f"a list of {typing.get_args(kind)[0].__name__}"
+    return "null" if kind is type(None) else str(kind.__name__)
 
 
 def refuse_unless(values: dict[str, Any], model_type: str, **allowed: tuple[Any, ...]) -> None:

@@ -1,6 +1,6 @@
 """GPT-2: LayerNorm, learned positions, GELU, and a head that shares the embedding (Radford et al., 2019).
 
-B batch   T tokens   D model width   H heads   Q head width   F hidden width
+B batch   T tokens   D model width   H heads   Q head width
 """
 
 import math
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcm import ops
+from lcm.models.blocks import TANH, GeluMLP
 from lcm.models.config import read, refuse_remainder, refuse_unless
 from lcm.nn import Cache, Embedding, LayerCache, LayerNorm, Linear, Model, Module
 from lcm.tensor import Tensor, arange
@@ -42,23 +42,15 @@ class Attention(Module):
         return self.c_proj(y.join_last())                                            # (B, T, D)
 
 
-class MLP(Module):
-    def __init__(self, c: Config) -> None:
-        hidden = c.n_inner or 4 * c.n_embd
-        self.c_fc = Linear(c.n_embd, hidden, bias=True)
-        self.c_proj = Linear(hidden, c.n_embd, bias=True, std=_residual_std(c))
-        self._tanh = TANH[c.activation_function]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.c_proj(ops.gelu(self.c_fc(x), tanh=self._tanh))                  # (B, T, F) inside
-
-
 class Block(Module):
     def __init__(self, c: Config) -> None:
         self.ln_1 = LayerNorm(c.n_embd, c.layer_norm_epsilon)
         self.attn = Attention(c)
         self.ln_2 = LayerNorm(c.n_embd, c.layer_norm_epsilon)
-        self.mlp = MLP(c)
+        self.mlp = GeluMLP(
+            c.n_embd, c.n_inner or 4 * c.n_embd,
+            activation=c.activation_function, bias=True, std=_residual_std(c),
+        )  # fmt: skip
 
     def __call__(self, x: Tensor, cache: LayerCache) -> Tensor:
         x = x + self.attn(self.ln_1(x), cache)
@@ -97,9 +89,6 @@ class GPT2(Model):
     def logits(self, hidden: Tensor) -> Tensor:
         return self.lm_head(hidden)
 
-
-# Activations that GPT-2's checkpoints name, and whether each is the tanh approximation.
-TANH = {"gelu_new": True, "gelu_pytorch_tanh": True, "gelu": False}
 
 # What its checkpoints also hold, and no model needs: masks that are constants.
 IGNORED = (r".*\.attn\.(bias|masked_bias)",)

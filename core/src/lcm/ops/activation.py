@@ -25,3 +25,9 @@ def silu(x: f32["*count"]) -> f32["*count"]:
 def swiglu(gate: f32["*count"], up: f32["*count"]) -> f32["*count"]:
     """silu(gate) * up (Shazeer, 2020)."""
     return gate * gate.sigmoid() * up
+
+
+@op(split="count")
+def geglu(gate: f32["*count"], up: f32["*count"], *, tanh: bool = False) -> f32["*count"]:
+    """gelu(gate) * up (Shazeer, 2020)."""
+    return gelu.body(gate, tanh=tanh) * up

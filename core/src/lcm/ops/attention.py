@@ -79,13 +79,15 @@ def attention(
     *,
     scale: float,
     window: int = 0,
+    softcap: float = 0.0,
 ) -> f32["batch rows heads width"]:
     """softmax(q k^T * scale) v, where row t of q sees the keys 0 … start + t (Vaswani et al., 2017).
 
     Heads h * g … h * g + g - 1 of q share head h of k and v (Ainslie et al., 2023). With a window, only the
-    last `window` of those keys are seen; 0 is all. What k and v hold beyond must be finite.
+    last `window` of those keys are seen; 0 is all. What k and v hold beyond must be finite. With a softcap,
+    a score s becomes softcap * tanh(s / softcap) first; 0 is none (Gemma 2, 2024).
     """
-    return _attention(q, k, v, start, scale, window)
+    return _attention(q, k, v, start, scale, window, softcap)
 
 
 @op(
@@ -108,7 +110,9 @@ def self_attention(
     return _attention(*parts, Tensor(np.zeros(batch, np.int32)), scale, window)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, start: Tensor, scale: float, window: int) -> Tensor:
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, start: Tensor, scale: float, window: int, softcap: float = 0.0
+) -> Tensor:
     batch, rows, heads, width = q.shape
     _, capacity, kv_heads, _ = k.shape
     group = heads // kv_heads
@@ -116,6 +120,8 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, start: Tensor, scale: float, win
     q = q.reshape(batch, kv_heads, group * rows, width)
     scores = (q * scale) @ k.permute(0, 2, 3, 1)
     scores = scores.reshape(batch, kv_heads, group, rows, capacity)
+    if softcap:
+        scores = (scores / softcap).tanh() * softcap
     hidden = _hidden(start, rows, capacity, window, like=q)
     scores = scores + hidden.reshape(batch, 1, 1, rows, capacity)
     powers = (scores - scores.max().detach()).exp()

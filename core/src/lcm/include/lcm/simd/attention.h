@@ -1,7 +1,8 @@
 /* Attention, for training and for reading a prompt: bands of query rows pass over blocks of keys, and keep
    the largest score, the sum of powers and the mixed values so far (Dao et al., 2022).
 
-     score       = q[row, :] . k[key, :] * scale, for the keys that the row sees
+     score       = q[row, :] . k[key, :] * scale, for the keys that the row sees; with a softcap,
+                   softcap tanh(that / softcap)
      out[row, :] = sum over keys of exp(score - largest) v[key, :] / sum over keys of exp(score - largest) */
 #ifndef LCM_SIMD_ATTENTION_H
 #define LCM_SIMD_ATTENTION_H
@@ -34,6 +35,15 @@ static void hide(float *s, const attention_t *a, const band_t *band, int64_t fro
   }
 }
 
+/* The scores of keys from … to - 1, for each half of the band those before to[half], are capped. */
+NOINLINE void cap(float *s, const attention_t *a, const band_t *band, int64_t from, int64_t to) {
+  for (int half = 0; half < 2; half++)
+    for (int64_t j = from; j < least(to, band->to[half]); j++) {
+      float *x = s + (j - from) * BAND + half * LANES;
+      vf_store(x, capped(a, vf_load(x)));
+    }
+}
+
 /* While a tile's scores are made: its values, and the keys of the tile after the next. */
 static void fetch_keys(const attention_t *a, const band_t *band, int64_t key) {
   for (int64_t i = key; i < least(key + BAND_TILE, band->to[1]); i++) {
@@ -61,6 +71,7 @@ NOINLINE void score_block(float *s, const attention_t *a, const band_t *band, co
     score_tile(tile, row, q + LANES, a->width, 1);
     for (int i = 0; i < BAND_TILE; i++) vf_store(s + (j - from + i) * BAND + LANES, tile[i][0]);
   }
+  if (a->softcap > 0) cap(s, a, band, from, to);
   hide(s, a, band, from, to);
 }
 
@@ -152,7 +163,7 @@ EXPORT int32_t lcm_attention(const lcm_attention_args *a) {
       .batch = a->batch, .rows = a->rows, .capacity = a->capacity, .kv_heads = a->kv_heads,
       .group = a->kv_heads ? a->heads / a->kv_heads : 0, .width = a->width, .window = a->window,
       .q_row = a->heads * a->width, .kv_row = a->kv_heads * a->width, .out_row = a->heads * a->width,
-      .scale = a->scale,
+      .scale = a->scale, .softcap = a->size > offsetof(lcm_attention_args, softcap) ? a->softcap : 0,
   };
   return attention(&work);
 }

@@ -2,7 +2,8 @@
    and keeps them meanwhile, [keys, BAND] numbers. With p the shares and g the gradient of out:
 
      v_grad[key, :]  = sum over lanes of p[key, lane] g[lane, :]
-     ds[key, lane]   = p[key, lane] (v[key, :] . g[lane, :] - out[lane, :] . g[lane, :])
+     ds[key, lane]   = p[key, lane] (v[key, :] . g[lane, :] - out[lane, :] . g[lane, :]), times the
+                       derivative of the cap on scores where there is one
      k_grad[key, :]  = sum over lanes of ds[key, lane] q[lane, :] * scale
      q_grad[lane, :] = sum over keys of ds[key, lane] k[key, :] * scale
 
@@ -23,11 +24,13 @@ typedef struct {
   float *y;               /* q_grad / scale, as [width + LANES + BAND_TILE, BAND] */
   float *ds;              /* [KEY_BLOCK + BAND_TILE, BAND] */
   float *p;               /* [capacity + BAND_TILE, BAND] */
+  float *slope;           /* the same again, for scores that are capped */
 } grad_memory;
 
 static int64_t grad_floats(const attention_t *a) {
-  const int64_t rows = 2 * a->width + 2 * wide_of(a->width) + KEY_BLOCK + BAND_TILE + a->capacity + BAND_TILE;
-  return band_y_floats(a->width) + rows * BAND;
+  const int64_t keys = a->capacity + BAND_TILE;
+  const int64_t rows = 2 * a->width + 2 * wide_of(a->width) + KEY_BLOCK + BAND_TILE + keys;
+  return band_y_floats(a->width) + (rows + (a->softcap > 0 ? keys : 0)) * BAND;
 }
 
 static grad_memory grad_parts(const attention_t *a, float *memory) {
@@ -38,6 +41,7 @@ static grad_memory grad_parts(const attention_t *a, float *memory) {
   m.y = m.g_rows + wide_of(a->width) * BAND;
   m.ds = m.y + band_y_floats(a->width);
   m.p = m.ds + (KEY_BLOCK + BAND_TILE) * BAND;
+  m.slope = m.p + (a->capacity + BAND_TILE) * BAND;
   return m;
 }
 
@@ -64,14 +68,36 @@ static void end_half(float *p, int64_t keys) {
   for (int64_t i = keys; i < keys + BAND_TILE; i++) vf_store(p + i * BAND, (vf){0});
 }
 
+/* slope[j, :] = the derivative of the cap on the score of key from + j, from these scores. */
+NOINLINE void cap_slopes(float *slope, const float *s, const attention_t *a, const band_t *band, int64_t from,
+                         int64_t to) {
+  for (int half = 0; half < 2; half++)
+    for (int64_t j = from; j < least(to, band->to[half]); j++) {
+      const int64_t at = (j - from) * BAND + half * LANES;
+      vf_store(slope + at, capped_slope(a, vf_load(s + at)));
+    }
+}
+
+/* ds *= slope, for the keys from … to - 1. */
+NOINLINE void slow_down(float *ds, const float *slope, const band_t *band, int64_t from, int64_t to) {
+  for (int half = 0; half < 2; half++)
+    for (int64_t j = from; j < least(to, band->to[half]); j++) {
+      const int64_t at = (j - from) * BAND + half * LANES;
+      vf_store(ds + at, vf_load(ds + at) * vf_load(slope + at));
+    }
+}
+
 /* p[j, :] = exp(score - the lane's largest) of key from + j; inverse = 1 / the sums of these powers. */
-static void powers(float *p, const attention_t *a, const band_t *band, const float *q, vf inverse[2]) {
+static void powers(const grad_memory *m, const attention_t *a, const band_t *band, vf inverse[2]) {
+  float *p = m->p;
   for (int64_t from = band->from; from < band->to[1]; from += KEY_BLOCK) {
     for (int64_t i = fetched_at(band, from); i < fetched_at(band, from + KEY_BLOCK); i++) {
       fetch_row(a->out + band->out[i], a->width);
       fetch_row(a->out_grad + band->out[i], a->width);
     }
-    score_block(p + (from - band->from) * BAND, a, band, q, from, least(from + KEY_BLOCK, band->to[1]));
+    const int64_t at = (from - band->from) * BAND, to = least(from + KEY_BLOCK, band->to[1]);
+    score_block(p + at, a, band, m->q, from, to);
+    if (a->softcap > 0) cap_slopes(m->slope + at, p + at, a, band, from, to);
   }
   for (int half = 0; half < 2; half++) {
     vf largest = lowest(), sum = {0};
@@ -179,7 +205,7 @@ static void grad_band(const attention_t *a, const band_t *band, const band_t *ne
   const vf one[2] = {vf_all(1), vf_all(1)}, scale[2] = {vf_all(a->scale), vf_all(a->scale)};
   vf inverse[2], dot[2];
   band_in(m.q, a->q, band->q, band, a->width, a->scale);
-  powers(m.p, a, band, m.q, inverse);
+  powers(&m, a, band, inverse);
   band_rows(m.q_rows, a->q, band->q, band, a->width, scale);
   band_rows(m.g_rows, a->out_grad, band->out, band, a->width, inverse);
   band_in(m.g, a->out_grad, band->out, band, a->width, 1);
@@ -201,6 +227,7 @@ static void grad_band(const attention_t *a, const band_t *band, const band_t *ne
     }
     if (sums->v) spread(sums->v, sums->step, sums->add, p, m.g_rows, a, band, from, to);
     ds_block(m.ds, p, a, band, m.g, dot, from, to);
+    if (a->softcap > 0) slow_down(m.ds, m.slope + (p - m.p), band, from, to);
     if (sums->k) spread(sums->k, sums->step, sums->add, m.ds, m.q_rows, a, band, from, to);
     if (!a->q_grad) continue;
     mix(m.y, one, a->k + band->k + from * a->kv_row, a->kv_row, m.ds, both, to - from, a->width);
@@ -311,7 +338,7 @@ EXPORT int32_t lcm_attention_grad(const lcm_attention_grad_args *a) {
       .batch = a->batch, .rows = a->rows, .capacity = a->capacity, .kv_heads = a->kv_heads,
       .group = a->kv_heads ? a->heads / a->kv_heads : 0, .width = a->width, .window = a->window,
       .q_row = a->heads * a->width, .kv_row = a->kv_heads * a->width, .out_row = a->heads * a->width,
-      .scale = a->scale,
+      .scale = a->scale, .softcap = a->size > offsetof(lcm_attention_grad_args, softcap) ? a->softcap : 0,
   };
   return attention_grad(&work);
 }

@@ -121,6 +121,9 @@ static void row_all_scores(const row_work *w, float *p, const float *q, int64_t 
       if (queries == 1) row_scores(w, at, q + i * w->wide, k, to - j, 1);
       i += queries;
     }
+  for (int64_t i = 0; i < w->all && a->softcap > 0; i++)
+    for (int64_t j = 0; j < to - from; j += LANES)
+      vf_store(p + i * w->p_row + j, capped(a, vf_load(p + i * w->p_row + j)));
   for (int64_t i = 0; i < w->all; i++, p += w->p_row) {
     const int64_t last = row_start(a, batch) + i % w->queries / a->group, end = wide_of(to - from);
     for (int64_t j = most(0, least(to, last + 1) - from); j < end; j++) p[j] = -INFINITY;

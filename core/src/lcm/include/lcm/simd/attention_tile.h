@@ -12,6 +12,8 @@
 #ifndef LCM_SIMD_ATTENTION_TILE_H
 #define LCM_SIMD_ATTENTION_TILE_H
 
+#include <stddef.h>
+
 #define INLINE static inline __attribute__((always_inline))
 
 /* Loops that shall not share the registers with their callers' constants. */
@@ -29,7 +31,7 @@ typedef struct {
   const int32_t *start; /* NULL: all 0 */
   int64_t batch, rows, capacity, kv_heads, group, width, window;
   int64_t q_row, kv_row, out_row;
-  float scale;
+  float scale, softcap; /* softcap 0: none */
 } attention_t;
 
 /* A band; one with no more than LANES rows has them in its second half. */
@@ -82,6 +84,15 @@ static inline vf power(vf x) { return vf_pick(x < -87, (vf){0}, vf_exp(vf_max(vf
 
 /* Before any score: not -infinity, since exp(-infinity + infinity) is no number. */
 static inline vf lowest(void) { return vf_all(-0x1.fffffep127f); }
+
+/* A score, softly kept between -softcap and softcap; and the derivative of that, by the score that it gave:
+   0 for a hidden one. */
+INLINE vf capped(const attention_t *a, vf score) { return a->softcap * vf_tanh(score * (1 / a->softcap)); }
+
+INLINE vf capped_slope(const attention_t *a, vf score) {
+  const vf t = score * (1 / a->softcap);
+  return 1 - vf_min(vf_all(1), t * t);
+}
 
 /* Rows on their way to the cache before they are needed: to be read, or to be written. */
 static inline void fetch_row(const float *x, int64_t width) {
