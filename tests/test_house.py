@@ -45,7 +45,9 @@ PLUGINS = (
 # Where the core may say a plugin's name in code: settings and hints for what a user may want to install.
 NAMING = {
     "settings.py": {"openblas"},  # a setting of that plugin, which the core must know to accept it
-    "cli/__init__.py": {"openblas"},  # numpy's own copy of that library, which takes its orders by name
+    "cli/__init__.py": {
+        "openblas"
+    },  # numpy's own copy of that library, which takes its orders by name
     "generate/loading.py": {"tinycode"},  # the model that is taken when none is named
     "cli/doctor.py": {"tinycode"},  # what to install where there is no model
     "host/": {"neon", "sve", "avx2", "avx512"},  # instruction sets, which are named there only

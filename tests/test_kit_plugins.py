@@ -14,13 +14,12 @@ from packaging.requirements import Requirement
 
 import lcm
 from lcm.backend import discovery, plugins
-from lcm.backend.native import symbols
-from lcm.host import current
+from lcm.host import FEATURES, current
 from lcm.ops import CATALOGUE
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(p.parent.name.removeprefix("lcm-") for p in ROOT.glob("plugins/*/vec.h"))
-EVERY_KERNEL = {f"lcm_{symbol}" for op in CATALOGUE.values() for symbol in symbols(op)}
+EVERY_KERNEL = {f"lcm_{symbol}" for op in CATALOGUE.values() for symbol in op.signature.kernels}
 # What measures the machine, for those who ask: no kernels, and not in the header.
 MEASURES = re.compile(r"lcm_(limit|ladder)_\w+")
 
@@ -41,8 +40,8 @@ def plugin(request):
 
 
 @pytest.fixture
-def library(plugin):
-    return Elf(plugin.folder / plugin.manifest.library)
+def libraries(plugin):
+    return [Elf(plugin.folder / library) for library in plugin.manifest.libraries]
 
 
 class Elf:
@@ -86,28 +85,52 @@ class Elf:
 
 
 @elf
-def test_it_exports_kernels_and_what_the_header_declares_beside_them(library):
+def test_it_exports_kernels_and_what_the_header_declares_beside_them(libraries):
     header = Path(lcm.include_dir(), "lcm", "ops.h").read_text(encoding="utf-8")
     declared = set(re.findall(r"\b(lcm_\w+)\(", header))
-    exported = library.exports()
-    assert {"lcm_abi"} < exported
-    assert not {name for name in exported - declared if not MEASURES.fullmatch(name)}
+    for exported in (library.exports() for library in libraries):
+        assert {"lcm_abi"} < exported
+        assert not {name for name in exported - declared if not MEASURES.fullmatch(name)}
 
 
 @elf
-def test_it_runs_nothing_when_it_is_loaded(library, tmp_path):
+def test_it_runs_nothing_when_it_is_loaded(libraries, tmp_path):
     """Compilers put in something of their own, as into an empty library; it needs no instruction set."""
     source, empty = tmp_path / "empty.c", tmp_path / "empty.so"
     source.touch()
     compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
     subprocess.run([*compiler, "-shared", "-fPIC", "-o", empty, source], check=True)
-    assert library.constructors() <= Elf(empty).constructors()
+    for library in libraries:
+        assert library.constructors() <= Elf(empty).constructors()
 
 
 @elf
-def test_it_needs_the_c_library_alone(library):
+def test_it_needs_the_c_library_alone(libraries):
     known = re.compile(r"(libc|libm|libpthread|ld-linux[-\w]*)\.so\.\d+|libc\.musl-\w+\.so\.1")
-    assert not {name for name in library.needs() if not known.fullmatch(name)}
+    for library in libraries:
+        assert not {name for name in library.needs() if not known.fullmatch(name)}
+
+
+def test_a_variants_features_are_some_that_the_host_can_tell(plugin):
+    assert {name for needed in plugin.manifest.variants.values() for name in needed} <= FEATURES
+
+
+def test_a_variant_runs_where_its_features_are_and_the_library_where_one_is_masked(plugin):
+    if missing := [name for name in plugin.manifest.features if not current().has(name)]:
+        pytest.skip(f"{plugin.name} needs {' '.join(missing)}")
+    opened = Path(discovery.open_backend(plugin.name).library).name
+    assert opened == plugin.manifest.library_for(current().has)
+    for library, needed in plugin.manifest.variants.items():
+        code = f"from lcm.backend import discovery; print(discovery.open_backend({plugin.name!r}).library)"
+        environment = {**os.environ, "LCM_ISA_MASK": needed[0]}
+        printed = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert Path(printed.stdout.strip()).name != library
 
 
 def test_it_is_ready_where_the_processor_has_what_it_needs_and_else_says_what_is_missing(plugin):
@@ -124,7 +147,11 @@ def test_it_is_ready_where_the_processor_has_what_it_needs_and_else_says_what_is
 def test_all_of_them_have_the_same_kernels():
     """Each kernel is written once, for all of them."""
     found = [p for p in plugins.installed() if p.name in NAMES and p.manifest]
-    exports = {p.name: Elf(p.folder / p.manifest.library).exports() & EVERY_KERNEL for p in found}
+    exports = {
+        f"{p.name} {library}": Elf(p.folder / library).exports() & EVERY_KERNEL
+        for p in found
+        for library in p.manifest.libraries
+    }
     assert all(exports.values()) and len(set(map(frozenset, exports.values()))) <= 1, exports
 
 

@@ -24,7 +24,7 @@ PIP = (sys.executable, "-m", "pip", "--no-input")
 NOT_HERE = re.compile(r"cannot be built here: (.+)")
 # What a wheel is not made of: tests and how a model was trained, at a project's top; traces of building.
 OTHER = {"tests", "training", "build", "dist"}
-MADE = shutil.ignore_patterns("*.egg-info", "__pycache__", "kernels.so", ".*")
+MADE = shutil.ignore_patterns("*.egg-info", "__pycache__", "kernels*.so", ".*")
 
 
 def main() -> None:

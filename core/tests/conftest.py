@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from installing import site
 
+from lcm.backend import discovery, dispatch
 from lcm.building import compile_library
 
 __all__ = ["site"]
@@ -30,6 +31,17 @@ def compile_kit(tmp_path_factory):
         return folder / "kernels.so"
 
     return compile_kit
+
+
+@pytest.fixture
+def only_backend(monkeypatch):
+    """Let a backend be the only one that is ready, beside the reference."""
+
+    def only_backend(backend):
+        monkeypatch.setattr(discovery, "ready", lambda: (discovery.REFERENCE, backend))
+        monkeypatch.setattr(dispatch, "_memory", dispatch._Memory())
+
+    return only_backend
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from lcm import host, models, no_grad
-from lcm.backend import discovery, dispatch, limits, native
+from lcm.backend import limits, native
 from lcm.backend.contract import Backend
 from lcm.backend.selftest import parse
 from lcm.bench import generate, ladder, ops, rungs, startup, timing, train
@@ -136,7 +136,8 @@ def test_a_wrong_product_is_said_and_ends_with_exit_code_1(backend, quick, monke
 
 
 @pytest.mark.parametrize(
-    "arguments", [["ladder", "--sizes", "4,5", "--format", "f64"], ["ops", "--op", "silu", "--op", "gelu"]]
+    "arguments",
+    [["ladder", "--sizes", "4,5", "--format", "f64"], ["ops", "--op", "silu", "--op", "gelu"]],
 )
 def test_ctrl_c_keeps_what_was_measured(arguments, quick, monkeypatch, tmp_path):
     """It comes with the third case: two are told and saved. With the first, there is nothing to tell."""
@@ -217,8 +218,8 @@ def test_a_summary_is_that_of_numpy():
 # Kernels.
 
 
-def test_ops_are_measured_on_every_backend_that_has_them(backend, quick, monkeypatch):
-    only_backend(monkeypatch, backend)
+def test_ops_are_measured_on_every_backend_that_has_them(backend, quick, only_backend):
+    only_backend(backend)
     results = ops.run(["linear"], shape="4,5,6", budget=0.01)
     cases = {(r.case["kernel"], r.case["backend"]) for r in results.rows}
     assert {(s, b) for s in ("linear", "linear_grad") for b in ("kit", "reference")} <= cases
@@ -242,11 +243,6 @@ def test_every_kernel_has_shapes_of_which_there_are_arguments():
         for sizes in ops.shapes(symbol):
             assert list(sizes) == list(op.signature.symbols) and possible(op, sizes)
             assert not (is_gradient and sizes.get("rows") == 1)
-
-
-def only_backend(monkeypatch, backend):
-    monkeypatch.setattr(discovery, "ready", lambda: (discovery.REFERENCE, backend))
-    monkeypatch.setattr(dispatch, "_memory", dispatch._Memory())
 
 
 # Training, writing, starting.
@@ -307,8 +303,8 @@ def test_writing_is_told_by_phase(writer, monkeypatch):
         generate.run(str(writer), prompt=60, tokens=4)
 
 
-def test_kernels_are_told_from_bodies(writer, backend, monkeypatch):
-    only_backend(monkeypatch, backend)
+def test_kernels_are_told_from_bodies(writer, backend, only_backend):
+    only_backend(backend)
     with no_grad():
         decoder = Decoder(load_model(writer).model)
         decoder.prefill([1, 2])

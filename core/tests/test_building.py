@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lcm.backend import native
@@ -63,6 +64,29 @@ def test_a_wheel_has_the_library_and_is_for_any_python_on_one_platform(project, 
     with zipfile.ZipFile(wheel) as archive:
         library = Path(archive.extract("tiny/lib/kernels.so", tmp_path))
     assert set(native.load(library, "tiny").kernels) == {"silu"}
+
+
+def test_every_variant_is_built_of_the_same_sources_with_flags_of_its_own(project):
+    manifest = f'{MANIFEST}[variants]\n"lib/thrice.so" = ["avx2"]\n'
+    (project / "src/tiny/lcm_backend.toml").write_text(manifest)
+    flags = 'flags=["-DTWICE"]'
+    variants = '{"lib/thrice.so": ["-DFACTOR=3"]}'
+    (project / "setup.py").write_text(SETUP.replace(flags, f"{flags}, variants={variants}"))
+    lines = ("#ifndef FACTOR", "#define FACTOR 2", "#endif")
+    function = "static float twice(float x) { return FACTOR * x; }\n"
+    (project / "vec.h").write_text("\n".join([*lines, function]))
+    done = run(project, "build_kernels", "--inplace")
+    assert done.returncode == 0, done.stderr
+    for library, factor in (("kernels.so", 2), ("thrice.so", 3)):
+        out = np.zeros(1, np.float32)
+        kernel = native.load(project / "src/tiny/lib" / library, "tiny").kernels["silu"]
+        kernel({"x": np.ones(1, np.float32), "out": out, "count": 1})()
+        assert out == factor
+
+
+def test_setup_py_and_the_manifest_name_the_same_variants(project):
+    (project / "src/tiny/lcm_backend.toml").write_text(f'{MANIFEST}[variants]\n"b.so" = ["avx2"]\n')
+    assert "its variants are not those of setup.py, []" in run(project, "build_kernels").stderr
 
 
 def test_in_place_the_library_lies_where_the_manifest_says(project):

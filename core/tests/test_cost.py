@@ -5,7 +5,7 @@ import pytest
 
 from lcm import primitives
 from lcm.ops import CATALOGUE
-from lcm.ops.cases import case, sizes
+from lcm.ops.cases import case, in_blocks, sizes
 from lcm.ops.cost import flops, traffic
 from lcm.recording import no_grad
 
@@ -35,7 +35,7 @@ def one_row(op, rng):
 def test_an_ops_flops_are_those_of_its_bodys_products(op, counted):
     for seed in range(3):
         counted.clear()
-        drawn = one_row(op, np.random.default_rng(seed))
+        drawn = in_blocks(op, "f32", one_row(op, np.random.default_rng(seed)))
         with no_grad():
             op.run_body_inline(case(op, np.random.default_rng(seed), shape=drawn))
         assert flops(op, drawn) == sum(counted)

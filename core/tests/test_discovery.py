@@ -455,6 +455,9 @@ BAD = {
     "capital name": ('name = "X"\n', "in small letters"),
     "bad module": ('module = "a-b"\n', "the dotted name of a module"),
     "bad command": ('[commands]\nx = "a:b"\n', "must have 'target' and 'help'"),
+    "variants without a table": ('variants = ["b.so"]\n', "must be a table of libraries"),
+    "variant elsewhere": ('[variants]\n"../b.so" = ["avx2"]\n', "must stay inside the package"),
+    "variant without a list": ('[variants]\n"b.so" = "avx2"\n', "'variants.b.so' must be a list"),
     "summary of two lines": ('summary = "a\\nb"\n', "one line of text"),
 }
 
@@ -464,6 +467,21 @@ def test_a_good_manifest_is_read():
     manifest = parse(GOOD + 'features = ["avx2"]\n' + more, "x.toml")
     assert (manifest.name, manifest.abi, manifest.features) == ("x", 1, ("avx2",))
     assert manifest.commands["x-info"].target == "x.commands:info"
+
+
+def test_the_first_variant_whose_features_are_all_there_is_the_library():
+    more = '[variants]\n"c.so" = ["fma", "avx_vnni"]\n"b.so" = ["avx_vnni"]\n'
+    manifest = parse(GOOD + more, "x.toml")
+    assert manifest.libraries == ("x.so", "c.so", "b.so")
+    assert manifest.library_for({"fma", "avx_vnni"}.__contains__) == "c.so"
+    assert manifest.library_for({"avx_vnni"}.__contains__) == "b.so"
+    assert manifest.library_for({"fma"}.__contains__) == "x.so"
+
+
+def test_variants_alone_are_no_library():
+    lines = GOOD.replace("library", "module").replace("x.so", "x")
+    with pytest.raises(FileError, match="'variants' needs 'library'"):
+        parse(f'{lines}[variants]\n"b.so" = ["avx2"]\n', "x.toml")
 
 
 @pytest.mark.parametrize("case", BAD)

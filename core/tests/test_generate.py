@@ -15,7 +15,11 @@ from lcm.nn import KVCache
 from lcm.tensor import Tensor
 from lcm.text.tokenizer import Tokenizer
 
-CODE = ["def add(a, b):\n    return a + b\n", "for i in range(10):\n    print(i)\n", "x = 'größer ≥ 1'\n"]
+CODE = [
+    "def add(a, b):\n    return a + b\n",
+    "for i in range(10):\n    print(i)\n",
+    "x = 'größer ≥ 1'\n",
+]
 MODELS = {
     "gpt2": {"model_type": "gpt2", "n_positions": 300, "n_embd": 12, "n_layer": 2, "n_head": 2},
     "llama": {"model_type": "llama", "hidden_size": 12, "intermediate_size": 16,
@@ -72,14 +76,18 @@ def test_each_step_gives_what_the_whole_text_gives_anew(model):
     assert decoder.cache.capacity > 128
     np.testing.assert_allclose(found, whole_logits(model, ids), atol=2e-5)
     for count in (1, 2, 20, 127, 128, 129, 140):
-        np.testing.assert_allclose(found[count - 1], whole_logits(model, ids[:count])[-1], atol=2e-5)
+        np.testing.assert_allclose(
+            found[count - 1], whole_logits(model, ids[:count])[-1], atol=2e-5
+        )
 
 
 def test_a_step_is_recorded_once_for_each_place_of_the_buffers(model, monkeypatch):
     from lcm.generate import decoder as module
 
     recorded = []
-    monkeypatch.setattr(module, "record", lambda f, record=module.record: recorded.append(1) or record(f))
+    monkeypatch.setattr(
+        module, "record", lambda f, record=module.record: recorded.append(1) or record(f)
+    )
     decoder = Decoder(model)
     decoder.prefill([3])
     for token in some_ids(140):
@@ -170,7 +178,9 @@ def test_a_greedy_completion_is_the_argmax_of_the_whole_text_each_time(text_mode
     assert found.text == text_model.tokenizer.decode(found.tokens)
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.5, seed=4)], ids=["greedy", "drawn"])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(temperature=1.5, seed=4)], ids=["greedy", "drawn"]
+)
 def test_the_pieces_of_a_stream_are_the_completion(text_model, sampling):
     """Also where a character's bytes come in several tokens."""
     options = {"max_tokens": 60, "sampling": sampling, "stop": ("zzz",)}
@@ -288,7 +298,9 @@ def test_a_text_that_cannot_fit_is_refused_before_anything_is_computed(text_mode
     said = f"the prompt's {count} tokens and 10 new ones do not fit the model's context of 300"
     with pytest.raises(ContextError, match=said):
         next(text_model.stream(prompt, max_tokens=10))
-    with pytest.raises(ContextError, match=f"prompt's {count} tokens and 1 new ones .* context of 300"):
+    with pytest.raises(
+        ContextError, match=f"prompt's {count} tokens and 1 new ones .* context of 300"
+    ):
         next(text_model.stream(prompt))
 
 

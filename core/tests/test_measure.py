@@ -143,7 +143,13 @@ def test_a_turn_begins_when_the_threads_of_the_one_before_are_at_rest(monkeypatc
 
 def test_large_shapes_exist_for_every_op():
     for op in ops.CATALOGUE.values():
-        assert measure.possible(op, measure.large(op.name)), op.name
+        for symbol in op.signature.variants:
+            assert measure.possible(op, measure.large(symbol)), symbol
+
+
+def test_sizes_that_are_no_whole_blocks_are_refused():
+    with pytest.raises(UsageError, match="linear__q8_0: no arguments of this shape: .* whole blocks"):
+        measure.compare("linear__q8_0", {"rows": 1, "inputs": 33, "outputs": 4}, 0.01)
 
 
 def test_a_shape_is_given_in_order_or_by_name():

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from lcm import ops
-from lcm.backend.native import struct_of, symbols
+from lcm.backend.native import struct_of
 from lcm.errors import FormatError, ShapeError, UsageError
 from lcm.formats import decode, encode
+from lcm.formats.blocks import BLOCKS
 from lcm.ops.cases import case
 from lcm.ops.header import fields, gradient_fields, header
+from lcm.recording import no_grad
 from lcm.tensor import Tensor
 
 HEADER = Path(ops.__file__).parents[1] / "include" / "lcm" / "ops.h"
@@ -65,7 +67,7 @@ def test_c_and_ctypes_lay_every_struct_out_alike(tmp_path):
     """The compiler prints the offset of every member; ctypes must agree."""
     lines, want = [], []
     for op in ops.CATALOGUE.values():
-        kinds = [("", False)] if op.signature.output is None else [("", False), ("_grad", True)]
+        kinds = [("", False), ("_grad", True)] if op.signature.has_gradient else [("", False)]
         for suffix, gradient in kinds:
             name = f"lcm_{op.name}{suffix}_args"
             struct = struct_of(op, gradient)
@@ -86,8 +88,20 @@ def test_c_and_ctypes_lay_every_struct_out_alike(tmp_path):
 
 
 def test_every_op_names_the_kernels_that_a_library_may_export():
-    assert symbols(ops.linear) == ["linear", "linear__bf16", "linear__f16", "linear_grad"]
-    assert symbols(ops.adamw_step) == ["adamw_step"]
+    blocks = [f"linear__{format}" for format in BLOCKS]
+    wanted = ("linear", "linear__bf16", "linear__f16", *blocks, "linear_grad")
+    assert ops.linear.signature.kernels == wanted
+    assert "linear_int8" not in ops.linear_int8.signature.kernels
+    assert ops.adamw_step.signature.kernels == ("adamw_step",)
+
+
+def test_an_op_without_a_gradient_is_not_trained_through_silently():
+    weight = Tensor(encode(np.ones((3, 32), np.float32), "q8_0"), "q8_0")
+    x = Tensor(np.ones((1, 32), np.float32), requires_grad=True)
+    with pytest.raises(UsageError, match="linear_int8 has no gradient"):
+        ops.linear_int8(x, weight)
+    with no_grad():
+        np.testing.assert_allclose(ops.linear_int8(x, weight).data, 32, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", [n for n, op in ops.CATALOGUE.items() if op.split])
@@ -186,7 +200,9 @@ def test_what_is_changed_in_place_must_be_dense_and_writable():
     locked = Tensor(np.ones(3, np.float32))
     locked.data.flags.writeable = False
     for param in (strided, locked):
-        with pytest.raises(FormatError, match="param is changed in place: it needs dense, writable"):
+        with pytest.raises(
+            FormatError, match="param is changed in place: it needs dense, writable"
+        ):
             ops.sgd_step(param, f32(3), f32(3), lr=1, momentum=0, weight_decay=0)
 
 

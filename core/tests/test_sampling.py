@@ -119,7 +119,9 @@ def test_probabilities_sum_to_one_even_of_huge_logits(temperature):
     sampler = Sampler(Sampling(temperature=temperature, top_k=2, seed=0))
     _, logs = sampler.choose(LOGITS * 1e4)
     assert abs(np.exp(logs).sum() - 1) < 1e-12
-    np.testing.assert_allclose(np.exp(log_softmax(LOGITS.astype(float))), shares(LOGITS), rtol=1e-12)
+    np.testing.assert_allclose(
+        np.exp(log_softmax(LOGITS.astype(float))), shares(LOGITS), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize(

@@ -71,3 +71,37 @@ static inline vf vf_from_bf16(const uint16_t *p) { /* vpmovzxwd, vpslld */
 static inline vf vf_from_f16(const uint16_t *p) { /* vcvtph2ps */
   return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
+
+#define f32_from_f16 f32_from_f16
+static inline float f32_from_f16(uint16_t x) { return _cvtsh_ss(x); } /* vcvtph2ps */
+
+#define vi_dot_small vi_dot_small
+static inline vi vi_dot_small(vi sum, vb a, vb b) { /* vpmaddubsw, vpmaddwd */
+  const __m256i pairs = _mm256_maddubs_epi16((__m256i)a, (__m256i)b);
+  return sum + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+#define vi_dot vi_dot
+#define DOT_BIAS 0
+static inline vi vi_dot(vi sum, vb a, vb b) { /* vpabsb, vpsignb, …: pairs stay below 2^15 */
+  const __m256i turned = _mm256_sign_epi8((__m256i)b, (__m256i)a);
+  return vi_dot_small(sum, (vb)_mm256_abs_epi8((__m256i)a), (vb)turned);
+}
+
+#define vi_gather_quads vi_gather_quads
+static inline vi vi_gather_quads(const uint8_t *p, int64_t step) { /* vmovdqu, vinserti128 */
+  const __m256i x = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)p));
+  return (vi)_mm256_inserti128_si256(x, _mm_loadu_si128((const __m128i *)(p + step)), 1);
+}
+
+#define vi_transpose_quads vi_transpose_quads
+static inline void vi_transpose_quads(vi x[4]) { /* vpunpckldq, vpunpckhdq, vpunpcklqdq, vpunpckhqdq */
+  const __m256i a = _mm256_unpacklo_epi32((__m256i)x[0], (__m256i)x[1]);
+  const __m256i b = _mm256_unpackhi_epi32((__m256i)x[0], (__m256i)x[1]);
+  const __m256i c = _mm256_unpacklo_epi32((__m256i)x[2], (__m256i)x[3]);
+  const __m256i d = _mm256_unpackhi_epi32((__m256i)x[2], (__m256i)x[3]);
+  x[0] = (vi)_mm256_unpacklo_epi64(a, c);
+  x[1] = (vi)_mm256_unpackhi_epi64(a, c);
+  x[2] = (vi)_mm256_unpacklo_epi64(b, d);
+  x[3] = (vi)_mm256_unpackhi_epi64(b, d);
+}

@@ -63,3 +63,49 @@ static inline vf vf_from_bf16(const uint16_t *p) { /* vpmovzxwd, vpslld */
 static inline vf vf_from_f16(const uint16_t *p) { /* vcvtph2ps */
   return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
+
+#define f32_from_f16 f32_from_f16
+static inline float f32_from_f16(uint16_t x) { return _cvtsh_ss(x); } /* vcvtph2ps */
+
+#define vi_dot vi_dot
+#define vi_dot_small vi_dot_small
+#ifdef __AVX512VNNI__
+#define DOT_BIAS 128
+static inline vi vi_dot_small(vi sum, vb a, vb b) { /* vpdpbusd */
+  return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+}
+
+static inline vi vi_dot(vi sum, vb a, vb b) { return vi_dot_small(sum, a ^ (int8_t)-128, b); } /* vpxord, vpdpbusd */
+#else
+#define DOT_BIAS 0
+static inline vi vi_dot_small(vi sum, vb a, vb b) { /* vpmaddubsw, vpmaddwd */
+  const __m512i pairs = _mm512_maddubs_epi16((__m512i)a, (__m512i)b);
+  return sum + (vi)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+}
+
+static inline vi vi_dot(vi sum, vb a, vb b) { /* vpabsb, vpmovb2m, vpsubb {k}, …: pairs stay below 2^15 */
+  const __mmask64 minus = _mm512_movepi8_mask((__m512i)a);
+  const __m512i turned = _mm512_mask_sub_epi8((__m512i)b, minus, _mm512_setzero_si512(), (__m512i)b);
+  return vi_dot_small(sum, (vb)_mm512_abs_epi8((__m512i)a), (vb)turned);
+}
+#endif
+
+#define vi_gather_quads vi_gather_quads
+static inline vi vi_gather_quads(const uint8_t *p, int64_t step) { /* vmovdqu, vinserti32x4 */
+  __m512i x = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)p));
+  x = _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(p + step)), 1);
+  x = _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(p + 2 * step)), 2);
+  return (vi)_mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(p + 3 * step)), 3);
+}
+
+#define vi_transpose_quads vi_transpose_quads
+static inline void vi_transpose_quads(vi x[4]) { /* vpunpckldq, vpunpckhdq, vpunpcklqdq, vpunpckhqdq */
+  const __m512i a = _mm512_unpacklo_epi32((__m512i)x[0], (__m512i)x[1]);
+  const __m512i b = _mm512_unpackhi_epi32((__m512i)x[0], (__m512i)x[1]);
+  const __m512i c = _mm512_unpacklo_epi32((__m512i)x[2], (__m512i)x[3]);
+  const __m512i d = _mm512_unpackhi_epi32((__m512i)x[2], (__m512i)x[3]);
+  x[0] = (vi)_mm512_unpacklo_epi64(a, c);
+  x[1] = (vi)_mm512_unpackhi_epi64(a, c);
+  x[2] = (vi)_mm512_unpacklo_epi64(b, d);
+  x[3] = (vi)_mm512_unpackhi_epi64(b, d);
+}

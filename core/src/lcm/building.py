@@ -5,7 +5,7 @@
 
     setup(**kernels("lcm_neon", "kernels.c", flags=["-march=armv8.2-a+dotprod"]))
 
-The library's name, and the processors that it is for, are those of the package's `lcm_backend.toml`.
+The libraries' names, and the processors that they are for, are those of the package's `lcm_backend.toml`.
 `pip install`, `pip install --editable` and `python -m build` do the rest; in a checkout,
 `python setup.py build_kernels --inplace` compiles anew. CC and CFLAGS are respected.
 """
@@ -13,7 +13,7 @@ The library's name, and the processors that it is for, are those of the package'
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,9 +34,18 @@ FLAGS = (
 )  # fmt: skip
 
 
-def kernels(package: str, *sources: str, flags: Sequence[str] = ()) -> dict[str, Any]:
-    """Arguments for `setup`: building compiles the sources, with flags of their own, into the package."""
-    options = {"package": package, "sources": sources, "flags": tuple(flags)}
+def kernels(
+    package: str, *sources: str, flags: Sequence[str] = (),
+    variants: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Arguments for `setup`: building compiles the sources, with flags of their own, into the package.
+
+    Each of the manifest's `variants` is the same sources, with these flags added.
+    """
+    options = {
+        "package": package, "sources": sources, "flags": tuple(flags),
+        "variants": {library: tuple(more) for library, more in (variants or {}).items()},
+    }  # fmt: skip
     command = type("build_kernels", (BuildKernels,), options)
     commands = {"build": BuildAll, "build_kernels": command, "bdist_wheel": WheelForAnyPython}
     return {"cmdclass": commands, "distclass": ForOnePlatform}
@@ -74,15 +83,16 @@ def _compiler() -> list[str]:
 
 
 class BuildKernels(Command):
-    """Compile the sources into the library that the package's manifest names."""
+    """Compile the sources into the libraries that the package's manifest names."""
 
     description = "compile the kernels into the package"
-    user_options: ClassVar = [("inplace", "i", "put the library beside the Python files")]
+    user_options: ClassVar = [("inplace", "i", "put the libraries beside the Python files")]
     boolean_options: ClassVar = ["inplace"]
 
     package: str
     sources: tuple[str, ...]
     flags: tuple[str, ...]
+    variants: Mapping[str, tuple[str, ...]]
 
     editable_mode = False  # setuptools sets it for an editable installation
 
@@ -95,10 +105,10 @@ class BuildKernels(Command):
 
     def run(self) -> None:
         check_compiler(self._manifest().arch)
-        built, beside = self._places()
-        library = beside if self.inplace or self.editable_mode else built
-        library.parent.mkdir(parents=True, exist_ok=True)
-        compile_library(library, self.sources, self.flags)
+        for name, (built, beside) in self._places().items():
+            library = beside if self.inplace or self.editable_mode else built
+            library.parent.mkdir(parents=True, exist_ok=True)
+            compile_library(library, self.sources, [*self.flags, *self.variants.get(name, ())])
 
     def get_source_files(self) -> list[str]:
         """The sources, and the headers beside them."""
@@ -106,16 +116,16 @@ class BuildKernels(Command):
         return [*self.sources, *(str(path) for f in folders for path in sorted(f.glob("*.h")))]
 
     def get_outputs(self) -> list[str]:
-        return [str(self._places()[0])]
+        return [str(built) for built, _ in self._places().values()]
 
     def get_output_mapping(self) -> dict[str, str]:
-        built, beside = self._places()
-        return {str(built): str(beside)} if self.editable_mode else {}
+        places = self._places().values() if self.editable_mode else ()
+        return {str(built): str(beside) for built, beside in places}
 
-    def _places(self) -> tuple[Path, Path]:
-        """Where the library is built for a wheel, and where in the source tree."""
-        library = str(self._manifest().library)
-        return Path(self.build_lib, *self.package.split("."), library), self._folder() / library
+    def _places(self) -> dict[str, tuple[Path, Path]]:
+        """Where each library is built for a wheel, and where in the source tree."""
+        built, beside = Path(self.build_lib, *self.package.split(".")), self._folder()
+        return {name: (built / name, beside / name) for name in self._manifest().libraries}
 
     def _manifest(self) -> Manifest:
         path = self._folder() / "lcm_backend.toml"
@@ -125,6 +135,8 @@ class BuildKernels(Command):
             raise SetupError(str(error)) from None
         if manifest.library is None:
             raise SetupError(f"{path}: names no 'library' for the kernels")
+        if set(manifest.variants) != set(self.variants):
+            raise SetupError(f"{path}: its variants are not those of setup.py, {[*self.variants]}")
         return manifest
 
     def _folder(self) -> Path:

@@ -5,8 +5,8 @@ B batch   T tokens   D width   K key heads   Q head width   C capacity
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from lcm.tensor import Tensor
 class Module:
     """Something with parameters: its tensors, and those of the modules and lists of modules in it."""
 
+    __call__: Callable[..., Tensor]
+
     def children(self) -> Iterator[tuple[str, "Module | Tensor"]]:
         """The tensors and modules directly in it, by name; a module in a list is named by its place."""
         for name, value in vars(self).items():
@@ -27,6 +29,13 @@ class Module:
             elif isinstance(value, list):
                 for i, item in enumerate(value):
                     yield f"{name}.{i}", item
+
+    def modules(self) -> Iterator["Module"]:
+        """It, and every module in it."""
+        yield self
+        for _, value in self.children():
+            if isinstance(value, Module):
+                yield from value.modules()
 
     def parameters(self) -> dict[str, Tensor]:
         """Every parameter by its full name; a shared one once, under its first name."""
@@ -68,10 +77,11 @@ class Linear(Module):
     def __init__(self, inputs: int, outputs: int, *, bias: bool = False, std: float = 0.02) -> None:
         self.weight = parameter(outputs, inputs)
         self.bias = parameter(outputs) if bias else None
+        self.product = ops.linear  # or an approximation of it
         self._std = std
 
     def __call__(self, x: Tensor) -> Tensor:
-        return ops.linear(x, self.weight, self.bias)
+        return self.product(x, self.weight, self.bias)
 
     def initialise(self, rng: np.random.Generator) -> None:
         self.weight.data[...] = rng.standard_normal(self.weight.shape, np.float32) * self._std
@@ -120,28 +130,13 @@ class LayerNorm(Module):
         self.weight.data[...] = 1
 
 
-class RotaryTable(NamedTuple):
-    """cos and sin of every position's angles: (positions, half) each."""
-
-    cos: Tensor
-    sin: Tensor
-
-    @staticmethod
-    def of(positions: int, width: int, theta: float) -> "RotaryTable":
-        """Angles position * theta ** (-2 i / width), in f32 as the models were trained with."""
-        exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
-        frequencies = (1.0 / np.float32(theta) ** exponents).astype(np.float32)
-        angles = np.outer(np.arange(positions, dtype=np.float32), frequencies)
-        return RotaryTable(Tensor(np.cos(angles)), Tensor(np.sin(angles)))
-
-
 class LayerCache(Protocol):
     """Where one layer's attention finds the keys and values of what came before."""
 
     start: Tensor  # (B,) i32: how many positions each sequence already has
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0, softcap: float = 0
     ) -> Tensor:
         """Take in T more keys and values (B, T, K, Q), and look at all: (B, T, H, Q), as q is."""
 
@@ -153,6 +148,8 @@ class Cache(Protocol):
     """Every layer's cache."""
 
     start: Tensor
+    capacity: int  # positions that there may be before the buffers move
+    reach: int  # how long the text is to become, as far as it was said
 
     def layer(self, index: int) -> LayerCache: ...
 
@@ -160,16 +157,17 @@ class Cache(Protocol):
 class NoCache:
     """Nothing came before: what training uses, and every layer's own cache at once."""
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, batch: int, tokens: int) -> None:
         self.start = Tensor(np.zeros(batch, np.int32))
+        self.capacity = self.reach = tokens
 
     def layer(self, index: int) -> "NoCache":
         return self
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0, softcap: float = 0
     ) -> Tensor:
-        return ops.attention(q, k, v, self.start, scale=scale, window=window)
+        return ops.attention(q, k, v, self.start, scale=scale, window=window, softcap=softcap)
 
     def self_attention(self, qkv: Tensor, *, scale: float) -> Tensor:
         return ops.self_attention(qkv, scale=scale)
@@ -182,11 +180,13 @@ class _Layer:
         self.start = start
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0, softcap: float = 0
     ) -> Tensor:
         ops.cache_write(self.k, k, self.start)
         ops.cache_write(self.v, v, self.start)
-        return ops.attention(q, self.k, self.v, self.start, scale=scale, window=window)
+        return ops.attention(
+            q, self.k, self.v, self.start, scale=scale, window=window, softcap=softcap
+        )
 
     def self_attention(self, qkv: Tensor, *, scale: float) -> Tensor:
         batch, tokens, _, heads, width = qkv.shape
@@ -199,17 +199,22 @@ class KVCache:
 
     It has room for `capacity` positions, and makes more, twice as many each time, up to `context`: buffers
     stay small for short texts, and keep their place in memory between two growths.
+
+    Where a model reads a text of more than `short` tokens in another way from its start on, what is here is
+    right for texts on one side of that only.
     """
 
     FIRST = 128
 
     def __init__(
-        self, layers: int, kv_heads: int, width: int, *, context: int, batch: int = 1
-    ) -> None:
+        self, layers: int, kv_heads: int, width: int, *, context: int, batch: int = 1,
+        short: int | None = None,
+    ) -> None:  # fmt: skip
         self.context = context
-        self.length = 0
+        self.length = self.reach = 0
         self.capacity = min(self.FIRST, context)
         self.start = Tensor(np.zeros(batch, np.int32))
+        self._short = context if short is None else short
         self._shape = (kv_heads, width)
         self._layers = [_Layer(self._full_shape(), self.start) for _ in range(layers)]
 
@@ -220,13 +225,26 @@ class KVCache:
         return self._layers[index]
 
     def reserve(self, tokens: int) -> bool:
-        """Make room for more tokens; True if the buffers moved. `ContextError` when the context is full."""
+        """Make room for more tokens; True if what was recorded is out of date, since the buffers moved.
+
+        `ContextError` when the context is full, or a text has become too long for what is here of it.
+        """
         needed = self.length + tokens
         if needed > self.context:
             raise ContextError(
                 f"{needed} tokens do not fit: the model's context is {self.context}; "
                 "shorten the prompt or ask for fewer new tokens"
             )
+        otherwise = (needed > self._short) != (self.reach > self._short)
+        if otherwise and self.length:
+            raise ContextError(
+                f"{needed} tokens: the model reads a text of more than {self._short} in another way "
+                "from its start on; begin again with the whole text"
+            )
+        self.reach = needed
+        return self._grow(needed) or otherwise
+
+    def _grow(self, needed: int) -> bool:
         if needed <= self.capacity:
             return False
         self.capacity = min(
@@ -260,6 +278,7 @@ class Model(Module, ABC):
     context: int  # positions
     vocabulary: int
     cache_shape: tuple[int, int, int]  # layers, key heads, head width
+    short: int | None = None  # a longer text is read in another way from its start on
 
     @abstractmethod
     def hidden(self, ids: Tensor, cache: Cache) -> Tensor:
@@ -271,7 +290,7 @@ class Model(Module, ABC):
 
     def __call__(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """(B, T) ids to (B, T, vocabulary) logits."""
-        return self.logits(self.hidden(ids, cache or NoCache(len(ids))))
+        return self.logits(self.hidden(ids, cache or NoCache(*ids.shape)))
 
     def new_cache(self, batch: int = 1) -> KVCache:
-        return KVCache(*self.cache_shape, context=self.context, batch=batch)
+        return KVCache(*self.cache_shape, context=self.context, batch=batch, short=self.short)

@@ -87,8 +87,8 @@ def _where(mask: Array, x: Array, y: Array, out: Array | None = None) -> Array:
 
 
 def _cast(x: Array, *, source: str, to: str, out: Array | None = None) -> Array:
-    number = formats.decode(x, source) if source == "bf16" else x
-    result = formats.encode(number, to)
+    decoded = source == "bf16" or formats.FORMATS[source].numbers > 1
+    result = formats.encode(formats.decode(x, source) if decoded else x, to)
     if out is not None:
         return _assign(out, result)
     return result.copy() if result is x else result
@@ -156,6 +156,7 @@ COMPUTE: dict[str, Callable[..., Array]] = {
     "sqrt": np.sqrt,
     "tanh": np.tanh,
     "erf": erf,
+    "round": np.rint,
     "less": np.less,
     "equal": np.equal,
     "where": _where,

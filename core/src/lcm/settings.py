@@ -26,6 +26,15 @@ SETTINGS = {
         "auto: commands that run a model measure, once and for 2 s at most, which backend is fastest "
         "for it; off: only lcm tune measures",
     ),
+    "activations": (
+        "int8",
+        "what meets weights that are stored in blocks, such as q8_0: int8 rounds it to 8 bits, which is "
+        "fast; f32 does not",
+    ),
+    "interleave": (
+        "on",
+        "on: weights in blocks are laid out for kernels when they are loaded; off: not",
+    ),
     "openblas": ("", "path of a system OpenBLAS library to use instead of scipy-openblas32"),
     "cache_dir": ("", "where measurements, verdicts and prepared data are kept"),
     "models_dir": ("", "a folder with models that are found by name"),

@@ -91,8 +91,9 @@ def _format(name: str, inputs: "tuple[Tensor, ...]", params: dict[str, Any]) -> 
 class Tensor:
     """An array with a number format, in host memory.
 
-    `data` is the numpy array itself, not a copy; bf16 numbers are in it as uint16. Arithmetic follows numpy's
-    broadcasting, made of explicit `expand`; nothing changes a tensor in place but the ops that say so.
+    `data` is the numpy array itself, not a copy; bf16 numbers are in it as uint16, and of a block format each
+    block is one element, while `shape` counts numbers. Arithmetic follows numpy's broadcasting, made of
+    explicit `expand`; nothing changes a tensor in place but the ops that say so.
     """
 
     __slots__ = ("__weakref__", "data", "format", "grad", "home", "node", "requires_grad")
@@ -119,7 +120,9 @@ class Tensor:
 
     @property
     def shape(self) -> Shape:
-        return self.data.shape
+        if self.data.dtype.kind != "V":
+            return self.data.shape
+        return formats.FORMATS[self.format].shape(self.data.shape)
 
     @property
     def ndim(self) -> int:
@@ -127,7 +130,7 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        return self.data.size
+        return math.prod(self.shape)
 
     @property
     def address(self) -> int:
@@ -143,9 +146,11 @@ class Tensor:
     # To and from the outside.
 
     def numpy(self) -> np.ndarray:
-        """The numbers, not copied (bf16 is decoded to f32, which is a copy)."""
+        """The numbers, not copied (but bf16 and block formats, which are decoded to f32)."""
         self._forbid_while_recording("numpy()")
-        return formats.decode(self.data, "bf16") if self.format == "bf16" else self.data
+        if self.format == "bf16" or self.data.dtype.kind == "V":
+            return formats.decode(self.data, self.format)
+        return self.data
 
     def item(self) -> float:
         """The only number of a tensor of size 1."""
@@ -307,6 +312,10 @@ class Tensor:
 
     def erf(self) -> "Tensor":
         return apply("erf", self)
+
+    def round(self) -> "Tensor":
+        """To the nearest whole number, ties to even; it has no gradient."""
+        return apply("round", self)
 
     def sigmoid(self) -> "Tensor":
         """1 / (1 + exp(-x)), by tanh, which does not overflow."""

@@ -105,7 +105,9 @@ def main() -> None:
         model = random_model(model_type, seed)
         model.save_pretrained(folder)
         (folder / "generation_config.json").unlink()
-        found = {name: np.ascontiguousarray(a) for name, a in expected(model.double(), seed).items()}
+        found = {
+            name: np.ascontiguousarray(a) for name, a in expected(model.double(), seed).items()
+        }
         save_file(found, folder / "expected.safetensors")
         print(f"{folder.name}: {sum(f.stat().st_size for f in folder.iterdir()) / 1024:.0f} KiB")
 

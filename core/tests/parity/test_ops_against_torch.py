@@ -59,6 +59,15 @@ def test_swiglu_is_silu_times_up(precision):
     assert_same(ops.swiglu, lambda gate, up: F.silu(gate) * up, [x, y], precision)
 
 
+@pytest.mark.parametrize("kind", ["none", "tanh"])
+def test_geglu_is_gelu_times_up(kind, precision):
+    x, y = draw(precision, 5, 21, scale=2.0), draw(precision, 5, 21, seed=1)
+    assert_same(
+        lambda gate, up: ops.geglu(gate, up, tanh=kind == "tanh"),
+        lambda gate, up: F.gelu(gate, approximate=kind) * up, [x, y], precision,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("width", [1, 20, 257])
 def test_layer_norm_is_torchs(width, precision):
     arrays = [draw(precision, 3, 4, width), draw(precision, width), draw(precision, width, seed=1)]
@@ -102,7 +111,9 @@ def test_embedding_is_torchs_with_rows_used_twice(precision):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("ignored", [(), (0, 3), (0, 1, 2, 3, 4)], ids=["none", "some", "all but one"])
+@pytest.mark.parametrize(
+    "ignored", [(), (0, 3), (0, 1, 2, 3, 4)], ids=["none", "some", "all but one"]
+)
 def test_cross_entropy_is_torchs(ignored, precision):
     targets = np.array([3, 0, 10, 2, 5, 10], np.int32)
     targets[list(ignored)] = -100
@@ -133,7 +144,10 @@ def test_cross_entropy_of_nothing_is_zero_with_zero_gradients(precision):
 CASES = {
     "causal": (dict(heads=3, kv_heads=3, rows=9, capacity=9, start=(0, 0)), 0),
     "grouped": (dict(heads=6, kv_heads=2, rows=9, capacity=9, start=(0, 0)), 0),
-    "one key head, after others": (dict(heads=4, kv_heads=1, rows=3, capacity=20, start=(5, 17)), 0),
+    "one key head, after others": (
+        dict(heads=4, kv_heads=1, rows=3, capacity=20, start=(5, 17)),
+        0,
+    ),
     "window": (dict(heads=2, kv_heads=2, rows=11, capacity=11, start=(0, 0)), 4),
     "window of one": (dict(heads=2, kv_heads=1, rows=5, capacity=5, start=(0, 0)), 1),
     "window, after others": (dict(heads=4, kv_heads=2, rows=2, capacity=16, start=(13, 2)), 5),
@@ -168,6 +182,25 @@ def test_attention_is_torchs_with_the_mask_written_out(name, width, precision):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("softcap", [0.3, 2.0, 50.0])
+def test_attention_with_capped_scores_is_torchs_written_out(rows, softcap, precision):
+    def reference(q, k, v):
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        scores = softcap * torch.tanh(q @ k.transpose(2, 3) * 0.7 / softcap)
+        hidden = torch.ones(rows, rows + 2).triu(3).bool()
+        return (scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v).transpose(1, 2)
+
+    arrays = [
+        draw(precision, 2, n, 3, 20, seed=i) for i, n in enumerate((rows, rows + 2, rows + 2))
+    ]
+    start = Tensor(np.array([2, 2], np.int32))
+    assert_same(
+        lambda q, k, v: ops.attention(q, k, v, start, scale=0.7, softcap=softcap),
+        reference, arrays, precision,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("interleaved", [False, True], ids=["half-split", "interleaved"])
 @pytest.mark.parametrize("beyond", [0, 3], ids=["all", "some stay"])
 def test_rope_multiplies_complex_numbers(interleaved, beyond, precision):
@@ -194,15 +227,19 @@ def test_half_split_rope_is_transformers_and_so_is_its_table():
     from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-    from lcm.nn import RotaryTable
+    from lcm.models.rotary import Rotary
+    from lcm.nn import NoCache
 
     config = LlamaConfig(
-        hidden_size=60, num_attention_heads=3, rope_parameters={"rope_type": "default", "rope_theta": 77.0}
+        hidden_size=60,
+        num_attention_heads=3,
+        rope_parameters={"rope_type": "default", "rope_theta": 77.0},
     )
     x = draw(DTYPES["f32"], 2, 50, 3, 20)
     cos, sin = LlamaRotaryEmbedding(config)(torch.tensor(x), torch.arange(50)[None])
     wanted, _ = apply_rotary_pos_emb(torch.tensor(x).transpose(1, 2), torch.zeros(1), cos, sin)
-    y = ops.rope(Tensor(x), *RotaryTable.of(50, 20, 77.0), Tensor(np.zeros(2, np.int32)))
+    table = Rotary(50, 20, 77.0).table(NoCache(2, 50))
+    y = ops.rope(Tensor(x), *table, Tensor(np.zeros(2, np.int32)))
     assert_close(y.numpy(), wanted.transpose(1, 2).numpy(), DTYPES["f32"])
 
 

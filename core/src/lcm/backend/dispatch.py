@@ -140,6 +140,12 @@ def candidates(symbol: str) -> dict[str, Backend | None]:
     return _memory.candidates[symbol]
 
 
+def has_kernel(symbol: str) -> bool:
+    """Whether what runs here is a backend's kernel, and not the op's body."""
+    name, _ = _wish(None)
+    return any(name in ("", backend) for backend in candidates(symbol) if backend != REFERENCE)
+
+
 def by_features() -> list[Backend]:
     """Every ready backend, those first that ask for the most features of the processor."""
     features = {p.name: len(p.manifest.features) for p in plugins.installed() if p.manifest}

@@ -12,6 +12,9 @@ It is a static file in the package, by convention `lcm_backend.toml`:
     module = "lcm_neon.plugin"        # a module with hooks, where there is more to say
     abi_min = 1                       # the oldest ABI that it also works at
 
+    [variants]                        # other libraries: the first whose features are all there is taken
+    "lib/kernels_i8mm.so" = ["i8mm"]  # in the place of `library`
+
     [commands.neon-info]
     target = "lcm_neon.commands:info" # a click command
     help = "Show what the kernels were compiled for"
@@ -54,7 +57,18 @@ class Manifest:
     library: str | None = None
     module: str | None = None
     abi_min: int | None = None
+    variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     commands: Mapping[str, Command] = field(default_factory=dict)
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Every library that it names."""
+        return (*([self.library] if self.library else []), *self.variants)
+
+    def library_for(self, has: Callable[[str], bool]) -> str | None:
+        """The library for a machine of which this says whether it has a feature."""
+        fitting = (name for name, features in self.variants.items() if all(map(has, features)))
+        return next(fitting, self.library)
 
 
 def parse(text: str, where: str) -> Manifest:
@@ -71,6 +85,8 @@ def parse(text: str, where: str) -> Manifest:
             raise FileError(f"{where}: {key!r} is missing")
     if "library" not in data and "module" not in data:
         raise FileError(f"{where}: needs 'library' or 'module'")
+    if "variants" in data and "library" not in data:
+        raise FileError(f"{where}: 'variants' needs 'library', for where none of them fits")
     try:
         return Manifest(**{key: CHECKS[key](key, value) for key, value in data.items()})
     except _Unfit as error:
@@ -143,6 +159,14 @@ def _commands(key: str, value: Any) -> Mapping[str, Command]:
     return commands
 
 
+def _variants(key: str, value: Any) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise _Unfit(f"{key!r} must be a table of libraries and their features, not {value!r}")
+    return {
+        _library(key, path): _names(f"{key}.{path}", features) for path, features in value.items()
+    }
+
+
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "name": _name,
     "abi": _abi,
@@ -153,5 +177,6 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "library": _library,
     "module": _module,
     "abi_min": _abi,
+    "variants": _variants,
     "commands": _commands,
 }

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lcm import formats
 from lcm.backend import dispatch
 from lcm.backend.contract import Backend
 from lcm.backend.dispatch import Asked
 from lcm.backend.selftest import parse
 from lcm.backend.tuning import identity
 from lcm.errors import LcmError, UsageError
-from lcm.ops.cases import case, fixed_sizes, possible
+from lcm.ops.cases import case, fixed_sizes, in_blocks, possible
 from lcm.ops.cost import flops, traffic
 from lcm.ops.signature import Bound
 from lcm.program import record
@@ -97,13 +98,16 @@ def _turns(
     symbol: str, sizes: Mapping[str, int], backends: Mapping[str, Backend | None], budget: float
 ) -> dict[str, list[float]]:
     """The turns of those backends that do not refuse the shape."""
-    op, _, _ = parse(symbol)
-    if not possible(op, sizes):
+    op, format, _ = parse(symbol)
+    if not possible(op, sizes) or in_blocks(op, format, sizes) != dict(sizes):
         conditions = " and ".join(op.signature.where) or "sizes of 1 or more"
-        raise UsageError(f"{symbol}: no arguments of this shape: it needs {conditions}")
+        whole = ", and weights of whole blocks" if is_in_blocks(symbol) else ""
+        raise UsageError(f"{symbol}: no arguments of this shape: it needs {conditions}{whole}")
     arguments = arguments_of(symbol, sizes)
     calls = {}
     for name, backend in backends.items():
+        if backend is None and len(backends) > 1 and is_in_blocks(symbol):
+            continue  # the body decodes all weights in each call
         try:
             calls[name] = call_on(symbol, arguments, backend)
             calls[name]()
@@ -149,9 +153,10 @@ def _duration(asked: Asked) -> float:
 
 def large(symbol: str) -> dict[str, int]:
     """A shape of this kernel that keeps the machine busy for some milliseconds."""
-    op, _, _ = parse(symbol)
+    op, format, _ = parse(symbol)
     sizes = {s: COUNT if s == "count" else 64 for s in op.signature.symbols}
-    return {s: LARGE.get(op.name, sizes).get(s, sizes[s]) for s in sizes} | fixed_sizes(op)
+    found = {s: LARGE.get(op.name, sizes).get(s, sizes[s]) for s in sizes} | fixed_sizes(op)
+    return in_blocks(op, format, found)
 
 
 def unmeasured(asked: Iterable[Asked]) -> Iterable[Asked]:
@@ -248,6 +253,16 @@ class _Quick(np.random.Generator):
 
     def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
         return np.resize(super().standard_normal(65_521, dtype), size)
+
+    def choice(self, a: Any, size: Any = None, *others: Any, **named: Any) -> Any:
+        return np.resize(super().choice(a, 65_521, *others, **named), size)
+
+
+def is_in_blocks(symbol: str) -> bool:
+    """Whether the weights of this kernel are in a block format."""
+    op, format, _ = parse(symbol)
+    stored = op.signature.stored
+    return stored is not None and formats.FORMATS[stored.stored_as(format)].numbers > 1
 
 
 def call_on(symbol: str, bound: Bound, backend: Backend | None) -> Call:

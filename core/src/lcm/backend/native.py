@@ -74,7 +74,7 @@ def load(path: str | Path, name: str) -> Backend:
     library = Library(handle)
     kernels: dict[str, Kernel] = {}
     for op in CATALOGUE.values():
-        for symbol in symbols(op):
+        for symbol in op.signature.kernels:
             if exports(handle, f"lcm_{symbol}"):
                 kernels[symbol] = partial(_bind, library, symbol, op)
     if not kernels:
@@ -126,13 +126,6 @@ class Library:
             said = function(self.handle, "lcm_error", "char *")()
             text += f": {said.decode(errors='replace')}" if said else ""
         return text
-
-
-def symbols(op: Op) -> list[str]:
-    """Every kernel that a library may export for an op."""
-    formats = [f for s in op.signature.arrays.values() for f in s.formats[1:]]
-    names = [op.name, *(f"{op.name}__{f}" for f in formats)]
-    return names if op.signature.output is None else [*names, f"{op.name}_grad"]
 
 
 @cache

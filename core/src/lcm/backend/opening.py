@@ -73,7 +73,8 @@ def _open(plugin: Plugin, manager: pluggy.PluginManager, host: Host) -> Backend:
     if backend is None and manifest and manifest.library and plugin.folder:
         from lcm.backend import native
 
-        backend = native.load(plugin.folder / manifest.library, plugin.name)
+        library = str(manifest.library_for(host.has))
+        backend = native.load(plugin.folder / library, plugin.name)
     if not isinstance(backend, Backend):
         raise _Refusal("failed", f"open_backend returned {type(backend).__name__}, not a Backend")
     if backend.name != plugin.name:

@@ -37,8 +37,7 @@ class Plugin:
         if self.folder is None or self.manifest is None:
             return []
         files = [self.folder / self.file, self.folder / "__init__.py"]
-        if self.manifest.library:
-            files.append(self.folder / self.manifest.library)
+        files += [self.folder / library for library in self.manifest.libraries]
         if self.manifest.module:
             inner = self.folder.joinpath(*self.manifest.module.split(".")[1:])
             files += [inner / "__init__.py", inner.with_suffix(".py")]

@@ -61,11 +61,11 @@ def worst(symbol: str, kernel: Kernel, cases: int = CASES, largest: int = 9) -> 
 
 def parse(symbol: str) -> tuple[Op, str, bool]:
     """The op, the format of its weights, and whether this is its gradient; `BackendError` for no kernel."""
-    name = symbol.removesuffix("_grad")
-    base, _, format = name.partition("__")
+    base, _, format = symbol.removesuffix("_grad").partition("__")
     op = CATALOGUE.get(base)
-    formats = [f for s in op.signature.arrays.values() for f in s.formats] if op else []
-    if op is None or (format and format not in formats):
+    if op is not None and symbol == op.name and symbol not in op.signature.kernels:
+        raise BackendError(f"{symbol!r} is several kernels: {', '.join(op.signature.kernels)}")
+    if op is None or symbol not in op.signature.kernels:
         raise BackendError(f"{symbol!r} is no kernel of lcm's; the ops are: {', '.join(CATALOGUE)}")
     return op, format or "f32", symbol.endswith("_grad")
 

@@ -12,6 +12,7 @@ from lcm.bench.results import Results, Row, Value, until_interrupted
 from lcm.bench.timing import repeat
 from lcm.errors import LcmError, UsageError
 from lcm.ops import CATALOGUE
+from lcm.ops.cases import in_blocks
 
 Sizes = Mapping[str, int]
 
@@ -22,6 +23,10 @@ SHAPES: dict[str, tuple[Sizes, ...]] = {
         {"rows": 16, "inputs": 896, "outputs": 4864},
         {"rows": 512, "inputs": 896, "outputs": 4864},
         {"rows": 3072, "inputs": 384, "outputs": 1536},
+    ),
+    "linear_int8": (
+        {"rows": 1, "inputs": 896, "outputs": 4864},
+        {"rows": 512, "inputs": 896, "outputs": 4864},
     ),
     "attention": (
         {"batch": 1, "rows": 1, "heads": 14, "width": 64, "capacity": 2048, "kv_heads": 2},
@@ -58,21 +63,25 @@ def run(
 
 
 def symbols(ops: Sequence[str], backends: Sequence[str]) -> list[str]:
-    """Every kernel that some backend has, and every op; of those named, if any are."""
+    """The kernels named; or every op, and every kernel of some backend but those of each block format."""
     ready = {b.name: b for b in dispatch.by_features()}
     for name in backends:
         if name not in ready:
             raise UsageError(f"no backend {name!r} is ready; those that are: {', '.join(ready)}")
-    every = sorted({*CATALOGUE, *(s for b in ready.values() for s in b.kernels)})
+    first = {op.signature.variants[0] for op in CATALOGUE.values()}
+    every = sorted(first | {s for b in ready.values() for s in b.kernels})
     for name in ops:
-        parse(name)
-    return [s for s in every if not ops or s in ops or parse(s)[0].name in ops]
+        if name not in CATALOGUE:
+            parse(name)
+    if not ops:
+        return [s for s in every if s in first or not measure.is_in_blocks(s)]
+    return [s for s in every if s in ops or parse(s)[0].name in ops]
 
 
 def shapes(symbol: str) -> Sequence[Sizes]:
     """Where this kernel is measured: nobody takes the gradient of a single row."""
-    op, _, is_gradient = parse(symbol)
-    found = SHAPES.get(op.name, (measure.large(symbol),))
+    op, format, is_gradient = parse(symbol)
+    found = (in_blocks(op, format, s) for s in SHAPES.get(op.name, (measure.large(symbol),)))
     ordered = ({name: sizes[name] for name in op.signature.symbols} for sizes in found)
     return [s for s in ordered if not is_gradient or s.get("rows", 2) > 1]
 

@@ -1,46 +1,14 @@
 """The weights of a model folder as Hugging Face lays it out: one safetensors file, or shards."""
 
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import numpy as np
 
 from lcm.errors import FileError
 from lcm.files.safetensors import SafetensorsFile, open_safetensors
+from lcm.files.sharded import ShardedWeights
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-
-
-class ShardedWeights(Mapping[str, np.ndarray]):
-    """The tensors of several files under one set of names, with the face of `SafetensorsFile`."""
-
-    def __init__(self, path: Path, files: dict[str, SafetensorsFile]) -> None:
-        self.path = path
-        self.metadata = next((file.metadata for file in files.values()), {})
-        self.formats = {name: file.formats[name] for name, file in files.items()}
-        self._files = files
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._file(name).shape(name)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._file(name)[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._files
-
-    def _file(self, name: str) -> SafetensorsFile:
-        if name not in self._files:
-            raise KeyError(f"no tensor {name!r} in {self.path}")
-        return self._files[name]
 
 
 def open_weights(path: str | Path) -> SafetensorsFile | ShardedWeights:
@@ -73,7 +41,8 @@ def _open_shards(folder: Path, index: Path) -> ShardedWeights:
             raise FileError(f"{index}: tensor {tensor!r} should be in {shard}, but is not; "
                             f"download both again")  # fmt: skip
         files[tensor] = shards[shard]
-    return ShardedWeights(folder, files)
+    metadata = next((file.metadata for file in files.values()), {})
+    return ShardedWeights(folder, files, metadata)
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ DEFAULT = "tinycode"
 def load_model(name: str | Path = "") -> TextModel:
     """The model of this name or path, ready to complete text; the installed one when no name is given."""
     folder = find_model(str(name))
-    return TextModel(models.load(folder), Tokenizer.load(folder), folder)
+    return TextModel(models.load(folder, as_stored=True), Tokenizer.load(folder), folder)
 
 
 def find_model(name: str = "") -> Path:
@@ -51,8 +51,8 @@ def installed() -> dict[str, Path]:
 
 
 def _as_model(folder: Path) -> Path | None:
-    """The folder itself, or for a training run its best model, or its latest."""
-    if (folder / "config.json").is_file():
+    """The folder or GGUF file itself, or for a training run its best model, or its latest."""
+    if (folder / "config.json").is_file() or (folder.suffix == ".gguf" and folder.is_file()):
         return folder
     if (folder / "best" / "config.json").is_file():
         return folder / "best"

@@ -1,13 +1,16 @@
 """Models: one file per architecture, named by its `model_type`, and how a folder becomes one.
 
 A model's folder is a Hugging Face one: `config.json`, `model.safetensors` (or shards), `tokenizer.json`.
+Or it is one GGUF file, which has all three in it.
 """
 
 import dataclasses
 import importlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +18,29 @@ import numpy as np
 
 from lcm import formats
 from lcm.errors import FileError, LcmError, UsageError
+from lcm.files.gguf import open_gguf
 from lcm.files.safetensors import save_safetensors
+from lcm.files.sharded import ShardedWeights, TensorFile
 from lcm.files.weights import open_weights
+from lcm.models import gguf
+from lcm.models.keeping import keep, settle
 from lcm.nn import Model
+
+Weights = TensorFile | ShardedWeights | gguf.GgufWeights
 
 # model_type: the module that defines it, and the name that transformers gives the class.
 ARCHITECTURES = {
+    "gemma2": ("lcm.models.gemma2", "Gemma2ForCausalLM"),
+    "gemma3_text": ("lcm.models.gemma3_text", "Gemma3ForCausalLM"),
     "gpt2": ("lcm.models.gpt2", "GPT2LMHeadModel"),
+    "granite": ("lcm.models.granite", "GraniteForCausalLM"),
     "llama": ("lcm.models.llama", "LlamaForCausalLM"),
     "mistral": ("lcm.models.llama", "MistralForCausalLM"),
+    "phi3": ("lcm.models.phi3", "Phi3ForCausalLM"),
+    "qwen2": ("lcm.models.qwen2", "Qwen2ForCausalLM"),
+    "qwen3": ("lcm.models.qwen3", "Qwen3ForCausalLM"),
+    "qwen3_moe": ("lcm.models.qwen3_moe", "Qwen3MoeForCausalLM"),
+    "starcoder2": ("lcm.models.starcoder2", "Starcoder2ForCausalLM"),
 }
 
 
@@ -42,39 +59,79 @@ def fresh(values: dict[str, Any], seed: int) -> Model:
     return model
 
 
-def load(folder: str | Path) -> Model:
-    """The model in a folder, with its weights as f32; `FileError` says what is missing or does not fit."""
-    folder = Path(folder)
-    values = read_config(folder)
-    try:
-        model = build(values)
-    except LcmError as error:
-        raise FileError(f"{folder}: {error}") from None
-    fill(model, open_weights(folder), str(folder))
+def load(path: str | Path, *, as_stored: bool = False) -> Model:
+    """The model of a folder or a GGUF file, with its weights as f32; `FileError` says what does not fit.
+
+    `as_stored` is for a model that only runs: its weights stay in their formats, in the mapped file.
+    """
+    model, weights = opened(path)
+    fill(model, weights, str(path), as_stored=as_stored)
+    if as_stored:
+        settle(model)
     return model
 
 
-def fill(model: Model, weights: Any, where: str) -> None:
-    """Copy the weights of a checkpoint into the model's parameters, every one exactly once."""
+def opened(path: str | Path) -> tuple[Model, Weights]:
+    """The model of a folder or a GGUF file, still empty, and its weights, not yet read."""
+    path = Path(path)
+    file = open_gguf(path) if path.suffix == ".gguf" else None
+    values = read_config(path) if file is None else gguf.read_config(file)
+    try:
+        model = build(values)
+    except LcmError as error:
+        raise FileError(f"{path}: {error}") from None
+    if file is None:
+        return model, open_weights(path)
+    return model, gguf.GgufWeights(file, values, _architecture(values).to_file)
+
+
+def fill(model: Model, weights: Weights, where: str, *, as_stored: bool = False) -> None:
+    """Give the model's parameters the weights of a checkpoint, every one exactly once."""
+    parameters = model.parameters()
+    for name, stored in matched(model, weights, where).items():
+        if as_stored:
+            keep(parameters[name], stored.array(), stored.format)
+        else:
+            parameters[name].data[...] = formats.decode(stored.array(), stored.format)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A parameter in a file of weights: its format there, and how its numbers come from there."""
+
+    format: str
+    array: Callable[[], np.ndarray]
+
+
+def matched(model: Model, weights: Weights, where: str) -> dict[str, Stored]:
+    """What the file has for each of the model's parameters; `FileError` if they do not fit each other."""
     architecture = _architecture({"model_type": model.model_type})
     left = set(weights.keys())
+    found = {}
     for name, parameter in model.parameters().items():
-        found = next((n for n in architecture.file_names(name) if n in left), None)
-        if found is None:
+        theirs = next((n for n in architecture.file_names(name) if n in left), None)
+        if theirs is None:
             raise FileError(f"{where}: the tensor {name!r} is missing; is the download complete?")
-        left.remove(found)
-        array = architecture.from_file(name, weights[found])
-        if array.shape != parameter.shape:
+        left.remove(theirs)
+        shape = architecture.from_file(name, np.broadcast_to(0, weights.shape(theirs))).shape
+        if shape != parameter.shape:
             raise FileError(
-                f"{where}: {found!r} is {array.shape} where config.json asks for {parameter.shape}; "
-                "are both files of the same model?"
+                f"{where}: {theirs!r} is {shape} where the configuration asks for {parameter.shape}; "
+                "are both of the same model?"
             )
-        parameter.data[...] = formats.decode(array, weights.formats[found])
+        take = partial(_from_file, architecture, name, weights, theirs)
+        found[name] = Stored(weights.formats[theirs], take)
     known = [*architecture.IGNORED, *map(re.escape, _shared_names(model))]
     extra = sorted(n for n in left if not any(re.fullmatch(p, n) for p in known))
     if extra:
         raise FileError(f"{where}: {len(extra)} tensors fit nowhere, such as {extra[0]!r}; "
                         "are config.json and weights of the same model?")  # fmt: skip
+    return found
+
+
+def _from_file(architecture: Any, name: str, weights: Weights, theirs: str) -> np.ndarray:
+    array: np.ndarray = architecture.from_file(name, weights[theirs])
+    return array
 
 
 def save(
@@ -82,8 +139,8 @@ def save(
 ) -> None:
     """Write `config.json` and `model.safetensors` (in f32, f16 or bf16) as other programs read them.
 
-    `extra` goes into `config.json` too: the tokenizer's `bos_token_id` and `eos_token_id`, null if not given,
-    since transformers takes a missing one for that of the original model.
+    `extra` goes into `config.json` too: the tokenizer's `bos_token_id`, `eos_token_id` and `pad_token_id`,
+    null if not given, since transformers takes a missing one for that of the original model.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,14 +150,15 @@ def save(
         formats=dict.fromkeys(model.parameters(), format),
         metadata={"format": "pt"},
     )
-    values = {"bos_token_id": None, "eos_token_id": None, **config_json(model), **(extra or {})}
+    tokens = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    values = {**tokens, **config_json(model), **(extra or {})}
     (folder / "config.json").write_text(json.dumps(values, indent=2))
 
 
 def tensors(model: Model) -> dict[str, np.ndarray]:
     """The parameters as a checkpoint keeps them."""
     architecture = _architecture({"model_type": model.model_type})
-    return {n: architecture.to_file(n, p.data) for n, p in model.parameters().items()}
+    return {n: architecture.to_file(n, p.numpy()) for n, p in model.parameters().items()}
 
 
 def config_json(model: Model) -> dict[str, Any]:

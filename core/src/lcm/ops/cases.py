@@ -2,6 +2,7 @@
 
 import math
 import re
+import zlib
 from collections.abc import Mapping
 from functools import cache
 from types import CodeType
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lcm import formats
+from lcm.formats.interleaved import INTERLEAVED
 from lcm.ops.op import Op
 from lcm.ops.signature import REQUIRED, Bound, Spec
 from lcm.tensor import Tensor
@@ -53,6 +55,15 @@ def sizes(
         drawn = {s: int(rng.integers(1, largest + 1)) for s in op.signature.symbols} | fixed
         if possible(op, drawn) and widest(op, drawn) <= most:
             return drawn
+
+
+def in_blocks(op: Op, format: str, drawn: Mapping[str, int]) -> dict[str, int]:
+    """These sizes, with the op's weights rounded up to whole blocks of their format."""
+    if (stored := op.signature.stored) is None:
+        return dict(drawn)
+    chosen = formats.FORMATS[stored.stored_as(format)]
+    units = zip(stored.symbols[-2:], (chosen.rows, chosen.numbers), strict=True)
+    return dict(drawn) | {symbol: -(-drawn[symbol] // unit) * unit for symbol, unit in units}
 
 
 def fixed_sizes(op: Op) -> dict[str, int]:
@@ -116,7 +127,7 @@ def case(
 
     `numbers` is a key of `NUMBERS`; `varied` draws what has a default too, and ids that are to be ignored.
     """
-    shape = shape or sizes(op, rng)
+    shape = in_blocks(op, format, shape or sizes(op, rng))
     values = scalars(op, rng, varied=varied)
     tensors = {
         name: _tensor(spec, shape, format, rng, numbers)
@@ -138,11 +149,32 @@ def _tensor(
     if spec.bound:
         limit = max(1, _value(spec.bound, shape))
         return Tensor(rng.integers(0, limit, full).astype(np.int32))
+    chosen = spec.stored_as(format)
+    if formats.FORMATS[chosen].numbers > 1:
+        return Tensor(_blocks(chosen, full, rng), chosen)
     drawn = NUMBERS[numbers](rng, full)
     if spec.nonnegative:
         drawn = np.abs(drawn)
-    chosen = format if format in spec.formats else spec.formats[0]
     return Tensor(formats.encode(drawn, chosen), chosen)
+
+
+def _blocks(format: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if format in INTERLEAVED:
+        return formats.interleave(_blocks(INTERLEAVED[format].of, shape, rng), format)
+    chosen: np.ndarray = rng.choice(_some_blocks(format), formats.FORMATS[format].stored(shape))
+    return chosen
+
+
+@cache
+def _some_blocks(format: str) -> np.ndarray:
+    """Blocks of random bytes, those whose largest number lies between 1/4 and 4."""
+    rng = np.random.default_rng(zlib.crc32(format.encode()))
+    storage = formats.FORMATS[format].storage
+    drawn = rng.integers(0, 256, (1 << 14, storage.itemsize), np.uint8).view(storage)
+    with np.errstate(all="ignore"):
+        largest = np.abs(formats.decode(drawn, format)).max(-1)
+    chosen: np.ndarray = drawn[:, 0][(largest >= 0.25) & (largest <= 4)]
+    return chosen
 
 
 def _value(expression: str, sizes: Mapping[str, int]) -> Any:

@@ -83,10 +83,8 @@ def declaration(op: Op) -> str:
     """The structs and prototypes of one op, its gradient's too."""
     name = f"lcm_{op.name}"
     text = f"\n/* {_formula(op)} */\n" + _struct(name, fields(op))
-    several = [s.formats for s in op.signature.arrays.values() if len(s.formats) > 1]
-    variants = [f"__{f}" for f in several[0][1:]] if several else []
-    text += "".join(f"int32_t {name}{v}(const {name}_args *);\n" for v in ["", *variants])
-    if op.signature.output is not None:
+    text += "".join(f"int32_t lcm_{v}(const {name}_args *);\n" for v in op.signature.variants)
+    if op.signature.has_gradient:
         text += "\n" + _struct(f"{name}_grad", gradient_fields(op))
         text += f"int32_t {name}_grad(const {name}_grad_args *);\n"
     return text

@@ -14,6 +14,7 @@ from typing import Any, Protocol, overload
 import numpy as np
 
 from lcm import formats
+from lcm.errors import UsageError
 from lcm.grad import gradient
 from lcm.memory import without_hold
 from lcm.ops import split as splitting
@@ -48,11 +49,11 @@ class Op:
 
     def __init__(
         self, body: Callable[..., Any], *, split: str = "", where: tuple[str, ...] = (),
-        flops: str = "0", touched: Mapping[str, str] | None = None,
+        flops: str = "0", touched: Mapping[str, str] | None = None, gradient: bool = True,
     ) -> None:  # fmt: skip
         self.body = body
         self.name = body.__name__
-        self.signature = Signature.of(body, where)
+        self.signature = Signature.of(body, where, gradient=gradient)
         self.split = split
         self.flops, self.touched = flops, touched or {}
         self.__doc__ = body.__doc__
@@ -64,6 +65,8 @@ class Op:
         inputs = tuple(bound.tensors.values())
         tracked = state.grad_enabled and any(t.requires_grad for t in inputs)
         kernel = self._kernel(bound, "", backend)
+        if tracked and self.signature.output is not None and not self.signature.has_gradient:
+            raise UsageError(f"{self.name} has no gradient: run it under no_grad, or train without it")
         if kernel is None and tracked and not self.split:
             return self.run_body_inline(bound)
         with no_grad():
@@ -268,7 +271,7 @@ def op(body: Callable[..., Any]) -> Op: ...
 @overload
 def op(
     *, split: str = ..., where: tuple[str, ...] = ..., flops: str = ...,
-    touched: Mapping[str, str] = ...,
+    touched: Mapping[str, str] = ..., gradient: bool = ...,
 ) -> Callable[[Callable[..., Any]], Op]: ...  # fmt: skip
 
 
@@ -278,7 +281,7 @@ def op(
     """Define an op by its body: see `Op` for `split`, `Signature` for the conditions in `where`.
 
     `flops` are the operations of its products, `touched` the numbers of an array that a call reads or
-    writes where that is not all of them.
+    writes where that is not all of them. Without `gradient` nothing can be trained through it.
     """
     if body is None:
         return lambda body: Op(body, **about)

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from lcm.errors import FormatError, ShapeError, UsageError
+from lcm.formats.blocks import BLOCKS
+from lcm.formats.interleaved import INTERLEAVED
 from lcm.tensor import Tensor
 
 REQUIRED = inspect.Parameter.empty
@@ -46,6 +48,10 @@ class Spec:
     def symbols(self) -> tuple[str, ...]:
         return tuple(axis.removeprefix("*") for axis in self.axes)
 
+    def stored_as(self, format: str) -> str:
+        """The format of this array in a call whose weights have that one."""
+        return format if format in self.formats else self.formats[0]
+
     def __str__(self) -> str:
         return f"[{', '.join(self.axes)}]"
 
@@ -62,7 +68,8 @@ class _Kind:
 
 f32 = _Kind("f32")
 i32 = _Kind("i32")
-weights = _Kind("f32", "bf16", "f16")
+blocks = _Kind(*BLOCKS, *INTERLEAVED)
+weights = _Kind("f32", "bf16", "f16", *BLOCKS)
 
 
 def inout(spec: Spec) -> Spec:
@@ -111,21 +118,41 @@ class Signature:
     scalars: Mapping[str, Scalar]
     output: Spec | None
     where: tuple[str, ...]  # conditions over the sizes and scalars
+    has_gradient: bool
 
     @staticmethod
-    def of(body: Callable[..., Any], where: tuple[str, ...] = ()) -> "Signature":
+    def of(
+        body: Callable[..., Any], where: tuple[str, ...] = (), *, gradient: bool = True
+    ) -> "Signature":
         parameters = inspect.signature(body).parameters
         arrays = {n: p.annotation for n, p in parameters.items() if isinstance(p.annotation, Spec)}
         scalars = {
             n: Scalar(p.annotation, p.default) for n, p in parameters.items() if n not in arrays
         }
         output = inspect.signature(body).return_annotation
-        return Signature(body.__name__, arrays, scalars, output, where)
+        has_gradient = gradient and output is not None
+        return Signature(body.__name__, arrays, scalars, output, where, has_gradient)
 
     @cached_property
     def symbols(self) -> tuple[str, ...]:
         """Every size, in the order in which the signature first names it."""
         return tuple(dict.fromkeys(s for spec in self.arrays.values() for s in spec.symbols))
+
+    @property
+    def stored(self) -> Spec | None:
+        """The array that may come in several formats, of which there is one at most."""
+        return next((spec for spec in self.arrays.values() if len(spec.formats) > 1), None)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The op's kernels, one for each of these formats; f32 is not said in their names."""
+        formats = self.stored.formats if self.stored else ("f32",)
+        return tuple(self.name if f == "f32" else f"{self.name}__{f}" for f in formats)
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Every kernel that there can be for the op."""
+        return (*self.variants, f"{self.name}_grad") if self.has_gradient else self.variants
 
     @property
     def changed(self) -> tuple[str, ...]:

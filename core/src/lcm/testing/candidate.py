@@ -11,6 +11,7 @@ from lcm.backend.guards import Guarded
 from lcm.backend.native import CODES
 from lcm.backend.selftest import parse
 from lcm.errors import KernelError
+from lcm.ops.cases import in_blocks
 from lcm.testing import edges
 from lcm.testing.examination import Examination, examine, guard, prepare, wrong
 from lcm.testing.shapes import LEVELS, Level, busy
@@ -56,7 +57,7 @@ class Candidate:
         op, format, is_gradient = parse(self.symbol)
         wanted = subsets(op, format)[0] if is_gradient else ()
         for i, sizes in enumerate(busy(op, count)):
-            yield Trial(self.symbol, sizes, wanted=wanted, seed=i)
+            yield Trial(self.symbol, in_blocks(op, format, sizes), wanted=wanted, seed=i)
 
     def runs(self, chosen: Iterable[Trial]) -> "Iterator[Run]":
         """The calls of these trials, made once; those are left out that the kernel refuses."""

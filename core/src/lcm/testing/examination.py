@@ -122,7 +122,7 @@ def in_f64(trial: Trial, arguments: Arguments) -> SimpleNamespace:
         hollow = name in trial.results and name not in op.signature.arrays
         if isinstance(array, np.ndarray) and array.dtype != np.int32 and not hollow:
             spec = op.signature.arrays.get(name)
-            stored = format if spec and format in spec.formats else "f32"
+            stored = spec.stored_as(format) if spec else "f32"
             given[name] = formats.decode(array, stored, "f64")
     return SimpleNamespace(**given)
 

@@ -54,6 +54,11 @@ REAL: dict[str, tuple[Sizes, ...]] = {
         {"rows": 130, "inputs": 1030, "outputs": 515},
         {"rows": 1030, "inputs": 33, "outputs": 520},
     ),
+    "linear_int8": (
+        {"rows": 1, "inputs": 896, "outputs": 4864},
+        {"rows": 5, "inputs": 4864, "outputs": 896},
+        {"rows": 130, "inputs": 1024, "outputs": 515},
+    ),
     "matmul": (
         {"batch": 6, "rows": 256, "inner": 64, "columns": 256},
         {"batch": 1, "rows": 300, "inner": 1100, "columns": 270},
@@ -79,6 +84,7 @@ REAL: dict[str, tuple[Sizes, ...]] = {
     "gelu": ({"count": 1_000_003},),
     "silu": ({"count": 1_000_003},),
     "swiglu": ({"count": 1_000_003},),
+    "geglu": ({"count": 1_000_003},),
     "sum_squares": ({"count": 1_000_003},),
     "adamw_step": ({"count": 1_000_003},),
     "sgd_step": ({"count": 1_000_003},),

@@ -27,6 +27,7 @@ EVERY = tuple(VALUES)
 # By op: the inputs that may hold such numbers, and which.
 FORWARD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "linear": (("x", "weight", "bias"), EVERY),
+    "linear_int8": (("x", "bias"), ("NaN", "denormal")),
     "matmul": (("x", "y"), EVERY),
     "embedding": (("weight",), EVERY),
     "cache_write": (("x",), EVERY),
@@ -41,6 +42,7 @@ FORWARD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "gelu": (("x",), EVERY),
     "silu": (("x",), EVERY),
     "swiglu": (("gate", "up"), EVERY),
+    "geglu": (("gate", "up"), EVERY),
     "adamw_step": (("grad", "param"), EVERY),
     "sgd_step": (("grad", "param"), EVERY),
 }
@@ -88,10 +90,10 @@ def _sprinkle(
     op, format, _ = trial.kind
     rng = np.random.default_rng(trial.seed)
     for name in names:
-        if (array := arguments[name]) is None:
-            continue
         spec = op.signature.arrays.get(name)
-        stored = format if spec and format in spec.formats else "f32"
+        stored = spec.stored_as(format) if spec else "f32"
+        if (array := arguments[name]) is None or formats.FORMATS[stored].numbers > 1:
+            continue
         arguments[name] = array = array.copy()
         places = {array.size - 1, *rng.integers(0, array.size, 1 + array.size // 30).tolist()}
         chosen = rng.choice(values, len(places)).astype(np.float32)

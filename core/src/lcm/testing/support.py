@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from lcm.backend.native import symbols
 from lcm.ops import CATALOGUE
 
 COLUMNS = ("f32", "bf16", "f16", "gradient")
@@ -18,7 +17,9 @@ def table(
     """
     yield f"{'':16}" + "".join(f"{column:14}" for column in COLUMNS).rstrip()
     for name, op in sorted(CATALOGUE.items()):
-        cells = {_column(symbol): _cell(symbol, failures, refused) for symbol in symbols(op)}
+        cells = {
+            _column(symbol): _cell(symbol, failures, refused) for symbol in op.signature.kernels
+        }
         yield f"{name:16}" + "".join(f"{cells.get(c, ''):14}" for c in COLUMNS).rstrip()
     for symbol, (count, trials, first) in sorted(refused.items()):
         yield f"{symbol} refuses {count} of {trials} trials: {first}"

@@ -198,6 +198,10 @@ RULES: dict[str, dict[str, Rule]] = {
         "weight_grad": products(lambda a: abs(a.out_grad).T @ abs(a.x), "rows"),
         "bias_grad": products(lambda a: abs(a.out_grad).sum(0), "rows"),
     },
+    "linear_int8": {
+        "out": Rule(
+            lambda a: abs(a.x) @ abs(a.weight).T + (0 if a.bias is None else abs(a.bias)), ("inputs",)),
+    },
     "matmul": {
         "out": products(lambda a: abs(a.x) @ abs(a.y), "inner"),
         "x_grad": products(lambda a: abs(a.out_grad) @ _turn_over(a.y), "columns"),
@@ -266,6 +270,11 @@ RULES: dict[str, dict[str, Rule]] = {
     "swiglu": {
         "out": Rule(lambda a: abs(a.gate * a.up)),
         "gate_grad": Rule(lambda a: abs(a.out_grad * a.up) * _steep(a.gate, 20)),
+        "up_grad": Rule(lambda a: abs(a.out_grad * a.gate)),
+    },
+    "geglu": {
+        "out": Rule(lambda a: abs(a.gate * a.up)),
+        "gate_grad": Rule(lambda a: abs(a.out_grad * a.up) * _steep(a.gate, 8)),
         "up_grad": Rule(lambda a: abs(a.out_grad * a.gate)),
     },
     "adamw_step": {

@@ -14,7 +14,7 @@ from lcm.backend.dispatch import REFERENCE, use_backend
 from lcm.backend.selftest import parse
 from lcm.grad import gradient
 from lcm.ops import Op
-from lcm.ops.cases import NUMBERS, case
+from lcm.ops.cases import NUMBERS, case, in_blocks
 from lcm.ops.signature import Bound
 from lcm.recording import no_grad
 from lcm.tensor import Tensor
@@ -97,7 +97,7 @@ def bound_of(op: Op, arguments: Arguments, format: str, *, double: bool = False)
     tensors = {}
     for name, spec in op.signature.arrays.items():
         if (array := arguments[name]) is not None:
-            stored = format if format in spec.formats else spec.formats[0]
+            stored = spec.stored_as(format)
             if double and stored != "i32":
                 tensors[name] = Tensor(formats.decode(array, stored, "f64"))
             else:
@@ -136,7 +136,7 @@ def trials(symbol: str, level: str) -> Iterator[Trial]:
         subset = wanted[i % len(wanted)]
         without = optional and i % 3 == 2 and not set(subset) & _optional(op)
         yield Trial(
-            symbol, sizes, _numbers(op, i), not without, subset,
+            symbol, in_blocks(op, format, sizes), _numbers(op, format, i), not without, subset,
             offset=(0, 1, 3, 4, 8, 15)[i // 2 % 6], seed=i,
         )  # fmt: skip
 
@@ -154,9 +154,10 @@ def _optional(op: Op) -> set[str]:
     return {name for name, spec in op.signature.arrays.items() if spec.optional}
 
 
-def _numbers(op: Op, i: int) -> str:
+def _numbers(op: Op, format: str, i: int) -> str:
     kind = KINDS[i % len(KINDS)]
     results = ("out", *op.signature.changed)
-    if kind == "whole" and not any(rule(op.name, r).whole for r in results):
+    exact = formats.FORMATS[format].numbers == 1 and any(rule(op.name, r).whole for r in results)
+    if kind == "whole" and not exact:
         return "normal"
     return kind

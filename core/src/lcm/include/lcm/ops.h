@@ -109,7 +109,8 @@ int32_t lcm_add_grad(const lcm_add_grad_args *);
 /* softmax(q k^T * scale) v, where row t of q sees the keys 0 … start + t (Vaswani et al., 2017).
 
    Heads h * g … h * g + g - 1 of q share head h of k and v (Ainslie et al., 2023). With a window, only the
-   last `window` of those keys are seen; 0 is all. What k and v hold beyond must be finite.
+   last `window` of those keys are seen; 0 is all. What k and v hold beyond must be finite. With a softcap,
+   a score s becomes softcap * tanh(s / softcap) first; 0 is none (Gemma 2, 2024).
    Needs heads % kv_heads == 0. */
 typedef struct {
   uint64_t size;  /* of this struct, as its caller knows it */
@@ -126,6 +127,7 @@ typedef struct {
   int64_t kv_heads;
   float scale;
   int64_t window;
+  float softcap;
 } lcm_attention_args;
 int32_t lcm_attention(const lcm_attention_args *);
 
@@ -148,6 +150,7 @@ typedef struct {
   int64_t kv_heads;
   float scale;
   int64_t window;
+  float softcap;
 } lcm_attention_grad_args;
 int32_t lcm_attention_grad(const lcm_attention_grad_args *);
 
@@ -194,7 +197,7 @@ int32_t lcm_cross_entropy_grad(const lcm_cross_entropy_grad_args *);
 typedef struct {
   uint64_t size;  /* of this struct, as its caller knows it */
   float *out;  /* [rows, width] */
-  const void *weight;  /* [vocabulary, width]: f32, bf16, f16 */
+  const void *weight;  /* [vocabulary, width]: f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4 */
   const int32_t *ids;  /* [rows], below vocabulary */
   int64_t vocabulary;
   int64_t width;
@@ -203,19 +206,56 @@ typedef struct {
 int32_t lcm_embedding(const lcm_embedding_args *);
 int32_t lcm_embedding__bf16(const lcm_embedding_args *);
 int32_t lcm_embedding__f16(const lcm_embedding_args *);
+int32_t lcm_embedding__q8_0(const lcm_embedding_args *);
+int32_t lcm_embedding__q4_0(const lcm_embedding_args *);
+int32_t lcm_embedding__q4_1(const lcm_embedding_args *);
+int32_t lcm_embedding__q5_0(const lcm_embedding_args *);
+int32_t lcm_embedding__q5_1(const lcm_embedding_args *);
+int32_t lcm_embedding__q2_k(const lcm_embedding_args *);
+int32_t lcm_embedding__q3_k(const lcm_embedding_args *);
+int32_t lcm_embedding__q4_k(const lcm_embedding_args *);
+int32_t lcm_embedding__q5_k(const lcm_embedding_args *);
+int32_t lcm_embedding__q6_k(const lcm_embedding_args *);
+int32_t lcm_embedding__iq4_nl(const lcm_embedding_args *);
+int32_t lcm_embedding__iq4_xs(const lcm_embedding_args *);
+int32_t lcm_embedding__mxfp4(const lcm_embedding_args *);
 
 typedef struct {
   uint64_t size;  /* of this struct, as its caller knows it */
   float *weight_grad;  /* [vocabulary, width], or NULL */
   const float *out_grad;  /* [rows, width] */
   const float *out;  /* [rows, width] */
-  const void *weight;  /* [vocabulary, width]: f32, bf16, f16 */
+  const void *weight;  /* [vocabulary, width]: f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4 */
   const int32_t *ids;  /* [rows], below vocabulary */
   int64_t vocabulary;
   int64_t width;
   int64_t rows;
 } lcm_embedding_grad_args;
 int32_t lcm_embedding_grad(const lcm_embedding_grad_args *);
+
+/* gelu(gate) * up (Shazeer, 2020). */
+typedef struct {
+  uint64_t size;  /* of this struct, as its caller knows it */
+  float *out;  /* [count] */
+  const float *gate;  /* [count] */
+  const float *up;  /* [count] */
+  int64_t count;
+  int32_t tanh;
+} lcm_geglu_args;
+int32_t lcm_geglu(const lcm_geglu_args *);
+
+typedef struct {
+  uint64_t size;  /* of this struct, as its caller knows it */
+  float *gate_grad;  /* [*count], or NULL */
+  float *up_grad;  /* [*count], or NULL */
+  const float *out_grad;  /* [count] */
+  const float *out;  /* [count] */
+  const float *gate;  /* [count] */
+  const float *up;  /* [count] */
+  int64_t count;
+  int32_t tanh;
+} lcm_geglu_grad_args;
+int32_t lcm_geglu_grad(const lcm_geglu_grad_args *);
 
 /* x * Phi(x), exactly or by the tanh approximation (Hendrycks & Gimpel, 2016). */
 typedef struct {
@@ -272,7 +312,7 @@ typedef struct {
   uint64_t size;  /* of this struct, as its caller knows it */
   float *out;  /* [rows, outputs] */
   const float *x;  /* [rows, inputs] */
-  const void *weight;  /* [outputs, inputs]: f32, bf16, f16 */
+  const void *weight;  /* [outputs, inputs]: f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4 */
   const float *bias;  /* [outputs], or NULL */
   int64_t rows;
   int64_t inputs;
@@ -281,6 +321,19 @@ typedef struct {
 int32_t lcm_linear(const lcm_linear_args *);
 int32_t lcm_linear__bf16(const lcm_linear_args *);
 int32_t lcm_linear__f16(const lcm_linear_args *);
+int32_t lcm_linear__q8_0(const lcm_linear_args *);
+int32_t lcm_linear__q4_0(const lcm_linear_args *);
+int32_t lcm_linear__q4_1(const lcm_linear_args *);
+int32_t lcm_linear__q5_0(const lcm_linear_args *);
+int32_t lcm_linear__q5_1(const lcm_linear_args *);
+int32_t lcm_linear__q2_k(const lcm_linear_args *);
+int32_t lcm_linear__q3_k(const lcm_linear_args *);
+int32_t lcm_linear__q4_k(const lcm_linear_args *);
+int32_t lcm_linear__q5_k(const lcm_linear_args *);
+int32_t lcm_linear__q6_k(const lcm_linear_args *);
+int32_t lcm_linear__iq4_nl(const lcm_linear_args *);
+int32_t lcm_linear__iq4_xs(const lcm_linear_args *);
+int32_t lcm_linear__mxfp4(const lcm_linear_args *);
 
 typedef struct {
   uint64_t size;  /* of this struct, as its caller knows it */
@@ -290,13 +343,46 @@ typedef struct {
   const float *out_grad;  /* [rows, outputs] */
   const float *out;  /* [rows, outputs] */
   const float *x;  /* [rows, inputs] */
-  const void *weight;  /* [outputs, inputs]: f32, bf16, f16 */
+  const void *weight;  /* [outputs, inputs]: f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4 */
   const float *bias;  /* [outputs], or NULL */
   int64_t rows;
   int64_t inputs;
   int64_t outputs;
 } lcm_linear_grad_args;
 int32_t lcm_linear_grad(const lcm_linear_grad_args *);
+
+/* x8 @ weight.T + bias, where x8 is x rounded to whole multiples of max |x| / 127, 32 numbers at a time.
+
+   So the product is one of whole numbers, but for the scales. What is too small for a scale is 0. */
+typedef struct {
+  uint64_t size;  /* of this struct, as its caller knows it */
+  float *out;  /* [rows, outputs] */
+  const float *x;  /* [rows, inputs] */
+  const void *weight;  /* [outputs, inputs]: q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4, q8_0_x16, q4_0_x16, q4_1_x16, q4_k_x16, q5_k_x16, q6_k_x16 */
+  const float *bias;  /* [outputs], or NULL */
+  int64_t rows;
+  int64_t inputs;
+  int64_t outputs;
+} lcm_linear_int8_args;
+int32_t lcm_linear_int8__q8_0(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q4_0(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q4_1(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q5_0(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q5_1(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q2_k(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q3_k(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q4_k(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q5_k(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q6_k(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__iq4_nl(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__iq4_xs(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__mxfp4(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q8_0_x16(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q4_0_x16(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q4_1_x16(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q4_k_x16(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q5_k_x16(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q6_k_x16(const lcm_linear_int8_args *);
 
 /* x @ y for every pair in the batch. */
 typedef struct {

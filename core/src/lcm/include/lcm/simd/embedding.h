@@ -1,59 +1,63 @@
 /* Embedding: from token ids to vectors, and what comes back.
 
-   lcm_embedding, __bf16, __f16   out[r, :] = weight[ids[r], :]
-   lcm_embedding_grad             weight_grad[i, :] = sum of out_grad[r, :] over the rows with ids[r] = i */
+   lcm_embedding, __<format>   out[r, :] = weight[ids[r], :]
+   lcm_embedding_grad          weight_grad[i, :] = sum of out_grad[r, :] over the rows with ids[r] = i */
 #ifndef LCM_SIMD_EMBEDDING_H
 #define LCM_SIMD_EMBEDDING_H
 
+#include <lcm/simd/formats.h>
 #include <lcm/simd/rows.h>
-
-typedef void row_fn(float *out, const void *weight, int64_t row, int64_t width);
 
 typedef struct {
   const lcm_embedding_args *args;
-  row_fn *copy;
+  format_t format;
 } embedding_t;
-
-static void row_of_f32(float *out, const void *weight, int64_t row, int64_t width) {
-  memcpy(out, (const float *)weight + row * width, (size_t)width * sizeof *out);
-}
-
-typedef vf decode_fn(const uint16_t *p);
-
-INLINE void row_of_16_bits(float *out, const uint16_t *x, int64_t width, decode_fn *decode) {
-  int64_t i = 0;
-  for (; i + LANES <= width; i += LANES) vf_store(out + i, decode(x + i));
-  uint16_t rest[LANES] = {0};
-  memcpy(rest, x + i, (size_t)(width - i) * sizeof *x);
-  vf_store_first(out + i, decode(rest), width - i);
-}
-
-static void row_of_bf16(float *out, const void *weight, int64_t row, int64_t width) {
-  row_of_16_bits(out, (const uint16_t *)weight + row * width, width, vf_from_bf16);
-}
-
-static void row_of_f16(float *out, const void *weight, int64_t row, int64_t width) {
-  row_of_16_bits(out, (const uint16_t *)weight + row * width, width, vf_from_f16);
-}
 
 static void embedding_piece(const void *work, int64_t piece, int worker) {
   (void)worker;
   const embedding_t *w = work;
   const lcm_embedding_args *a = w->args;
   const span_t s = span(piece, a->rows, rows_each(a->width));
-  for (int64_t r = s.first; r < s.end; r++) w->copy(a->out + r * a->width, a->weight, a->ids[r], a->width);
+  for (int64_t r = s.first; r < s.end; r++)
+    decode(a->out + r * a->width, a->weight, w->format, a->ids[r] * a->width, a->width);
 }
 
-static int32_t embed(const lcm_embedding_args *a, row_fn *copy) {
-  const embedding_t work = {a, copy};
+static int32_t embed(const lcm_embedding_args *a, format_t format) {
+  const embedding_t work = {a, format};
   return in_parallel(spans(a->rows, rows_each(a->width)), embedding_piece, &work);
 }
 
-EXPORT int32_t lcm_embedding(const lcm_embedding_args *a) { return embed(a, row_of_f32); }
+EXPORT int32_t lcm_embedding(const lcm_embedding_args *a) { return embed(a, F32); }
 
-EXPORT int32_t lcm_embedding__bf16(const lcm_embedding_args *a) { return embed(a, row_of_bf16); }
+EXPORT int32_t lcm_embedding__bf16(const lcm_embedding_args *a) { return embed(a, BF16); }
 
-EXPORT int32_t lcm_embedding__f16(const lcm_embedding_args *a) { return embed(a, row_of_f16); }
+EXPORT int32_t lcm_embedding__f16(const lcm_embedding_args *a) { return embed(a, F16); }
+
+EXPORT int32_t lcm_embedding__q8_0(const lcm_embedding_args *a) { return embed(a, Q8_0); }
+
+EXPORT int32_t lcm_embedding__q4_0(const lcm_embedding_args *a) { return embed(a, Q4_0); }
+
+EXPORT int32_t lcm_embedding__q4_1(const lcm_embedding_args *a) { return embed(a, Q4_1); }
+
+EXPORT int32_t lcm_embedding__q5_0(const lcm_embedding_args *a) { return embed(a, Q5_0); }
+
+EXPORT int32_t lcm_embedding__q5_1(const lcm_embedding_args *a) { return embed(a, Q5_1); }
+
+EXPORT int32_t lcm_embedding__iq4_nl(const lcm_embedding_args *a) { return embed(a, IQ4_NL); }
+
+EXPORT int32_t lcm_embedding__mxfp4(const lcm_embedding_args *a) { return embed(a, MXFP4); }
+
+EXPORT int32_t lcm_embedding__q2_k(const lcm_embedding_args *a) { return embed(a, Q2_K); }
+
+EXPORT int32_t lcm_embedding__q3_k(const lcm_embedding_args *a) { return embed(a, Q3_K); }
+
+EXPORT int32_t lcm_embedding__q4_k(const lcm_embedding_args *a) { return embed(a, Q4_K); }
+
+EXPORT int32_t lcm_embedding__q5_k(const lcm_embedding_args *a) { return embed(a, Q5_K); }
+
+EXPORT int32_t lcm_embedding__q6_k(const lcm_embedding_args *a) { return embed(a, Q6_K); }
+
+EXPORT int32_t lcm_embedding__iq4_xs(const lcm_embedding_args *a) { return embed(a, IQ4_XS); }
 
 static void zero_piece(const void *work, int64_t piece, int worker) {
   (void)worker;

@@ -161,8 +161,8 @@ static part_t part_of(const product_t *p, const batch_t *batch, int64_t i, int64
   part_t part = {.product = *p, .add = k > 0};
   product_t *q = &part.product;
   q->depth = depth;
-  q->x.at = (const char *)p->x.at + size_of(p->x.format) * (i * batch->x + k * p->x.step);
-  q->y.at = (const char *)p->y.at + size_of(p->y.format) * (i * batch->y + k * p->y.step);
+  q->x.at = number_at(p->x.at, p->x.format, i * batch->x + k * p->x.step);
+  q->y.at = number_at(p->y.at, p->y.format, i * batch->y + k * p->y.step);
   q->out += i * batch->out;
   if (k + depth < p->depth) q->bias = NULL;
   part.x = x_side(q, step);
@@ -174,7 +174,7 @@ static part_t part_of(const product_t *p, const batch_t *batch, int64_t i, int64
 static product_t columns_of(const product_t *p, int64_t left, int64_t columns) {
   product_t q = *p;
   q.columns = least_of(columns, p->columns - left);
-  q.y.at = (const char *)p->y.at + size_of(p->y.format) * left * p->y.line;
+  q.y.at = number_at(p->y.at, p->y.format, left * p->y.line);
   q.out += p->flipped ? left * p->out_row : left;
   if (p->bias && !p->flipped) q.bias += left;
   return q;

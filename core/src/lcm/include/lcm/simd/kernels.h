@@ -14,12 +14,16 @@
 #include <lcm/simd/threads.h>     /* work in pieces, by a pool of threads */
 #include <lcm/simd/run.h>         /* programs: many kernels by one call */
 #include <lcm/simd/tile.h>        /* the matrix product's tile in registers */
+#include <lcm/simd/blocks.h>      /* block formats: a few numbers that share their scales */
+#include <lcm/simd/formats.h>     /* numbers of any format, from where they lie */
+#include <lcm/simd/interleaved.h> /* 16 rows of blocks side by side */
 #include <lcm/simd/panel.h>       /* the panels that a tile reads, packed from a matrix of any format */
 #include <lcm/simd/gemm.h>        /* the matrix product: in blocks for the caches, in pieces for the threads */
 #include <lcm/simd/skinny.h>      /* the product for few rows, which packs nothing */
+#include <lcm/simd/int8.h>        /* linear_int8 */
 #include <lcm/simd/linear.h>      /* linear, matmul and their gradients */
 #include <lcm/simd/elementwise.h> /* arrays number by number; add */
-#include <lcm/simd/activation.h>  /* gelu, silu, swiglu and their gradients */
+#include <lcm/simd/activation.h>  /* gelu, silu, swiglu, geglu and their gradients */
 #include <lcm/simd/rows.h>        /* rows of numbers: their sums, their largest */
 #include <lcm/simd/norm.h>        /* rms_norm, layer_norm, softmax and their gradients */
 #include <lcm/simd/loss.h>        /* cross_entropy, sum_squares and their gradients */

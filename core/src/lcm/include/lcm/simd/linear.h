@@ -17,14 +17,15 @@ static lines_t along(const void *at, int64_t depth) { return (lines_t){at, F32, 
 
 static lines_t across(const void *at, int64_t lines) { return (lines_t){at, F32, 1, lines}; }
 
-/* The smaller of the two is packed beforehand: x, flipped, if its rows are much fewer. */
+/* The smaller of the two is packed beforehand: x, flipped, if its rows are much fewer, or if the weight has to be
+   decoded. */
 static int32_t linear(const lcm_linear_args *a, format_t format) {
   if (a->rows <= FEW_ROWS) return skinny(a, format);
   lines_t x = along(a->x, a->inputs), weight = along(a->weight, a->inputs);
   weight.format = format;
   product_t p = {.rows = a->rows, .columns = a->outputs, .depth = a->inputs, .x = x, .y = weight,
                  .out = a->out, .out_row = a->outputs, .bias = a->bias};
-  if (2 * a->rows <= a->outputs && a->rows <= FLIPPED_ROWS)
+  if (is_in_blocks(format) || (2 * a->rows <= a->outputs && a->rows <= FLIPPED_ROWS))
     p = (product_t){.rows = a->outputs, .columns = a->rows, .depth = a->inputs, .x = weight, .y = x,
                     .out = a->out, .out_row = a->outputs, .bias = a->bias, .flipped = true};
   return gemm(&p);
@@ -35,6 +36,32 @@ EXPORT int32_t lcm_linear(const lcm_linear_args *a) { return linear(a, F32); }
 EXPORT int32_t lcm_linear__bf16(const lcm_linear_args *a) { return linear(a, BF16); }
 
 EXPORT int32_t lcm_linear__f16(const lcm_linear_args *a) { return linear(a, F16); }
+
+EXPORT int32_t lcm_linear__q8_0(const lcm_linear_args *a) { return linear(a, Q8_0); }
+
+EXPORT int32_t lcm_linear__q4_0(const lcm_linear_args *a) { return linear(a, Q4_0); }
+
+EXPORT int32_t lcm_linear__q4_1(const lcm_linear_args *a) { return linear(a, Q4_1); }
+
+EXPORT int32_t lcm_linear__q5_0(const lcm_linear_args *a) { return linear(a, Q5_0); }
+
+EXPORT int32_t lcm_linear__q5_1(const lcm_linear_args *a) { return linear(a, Q5_1); }
+
+EXPORT int32_t lcm_linear__iq4_nl(const lcm_linear_args *a) { return linear(a, IQ4_NL); }
+
+EXPORT int32_t lcm_linear__mxfp4(const lcm_linear_args *a) { return linear(a, MXFP4); }
+
+EXPORT int32_t lcm_linear__q2_k(const lcm_linear_args *a) { return linear(a, Q2_K); }
+
+EXPORT int32_t lcm_linear__q3_k(const lcm_linear_args *a) { return linear(a, Q3_K); }
+
+EXPORT int32_t lcm_linear__q4_k(const lcm_linear_args *a) { return linear(a, Q4_K); }
+
+EXPORT int32_t lcm_linear__q5_k(const lcm_linear_args *a) { return linear(a, Q5_K); }
+
+EXPORT int32_t lcm_linear__q6_k(const lcm_linear_args *a) { return linear(a, Q6_K); }
+
+EXPORT int32_t lcm_linear__iq4_xs(const lcm_linear_args *a) { return linear(a, IQ4_XS); }
 
 /* Columns of out_grad that one piece sums, each in the order of the rows. */
 enum { SUM_COLUMNS = 4 * LANES };

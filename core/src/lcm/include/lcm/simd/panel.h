@@ -4,11 +4,7 @@
 #ifndef LCM_SIMD_PANEL_H
 #define LCM_SIMD_PANEL_H
 
-#include <lcm/simd/tile.h>
-
-typedef enum { F32, BF16, F16 } format_t;
-
-INLINE int64_t size_of(format_t format) { return format == F32 ? 4 : 2; }
+#include <lcm/simd/formats.h>
 
 /* The rows of x or the columns of y, along k. */
 typedef struct {
@@ -16,23 +12,6 @@ typedef struct {
   format_t format;
   int64_t line, step; /* numbers from a line to the next, and from a k to the next; one of the two is 1 */
 } lines_t;
-
-INLINE int64_t least_of(int64_t a, int64_t b) { return a < b ? a : b; }
-
-INLINE int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }
-
-INLINE int64_t pieces_of(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
-
-INLINE int64_t round_up(int64_t size, int64_t unit) { return pieces_of(size, unit) * unit; }
-
-/* Numbers i … i + n - 1, n <= LANES; zeros up to LANES. */
-INLINE vf load_format(const void *at, const format_t format, int64_t i, int64_t n) {
-  if (format == F32) return vf_load_first((const float *)at + i, n);
-  uint16_t some[LANES] = {0};
-  const uint16_t *from = (const uint16_t *)at + i;
-  if (n < LANES) from = memcpy(some, from, (size_t)n * sizeof *from);
-  return format == BF16 ? vf_from_bf16(from) : vf_from_f16(from);
-}
 
 /* n numbers, from `first` on, of lines `line` … `line` + count - 1; `lanes`, a constant, are stored of each k. */
 INLINE void pack_along(float *panel, const int width, const int lanes, const lines_t *from, const format_t format,
@@ -71,9 +50,11 @@ INLINE void pack(float *panel, const int width, const lines_t *from, const forma
 
 INLINE void pack_any(float *panel, const int width, const lines_t *from, int64_t line, int64_t count, int64_t first,
                      int64_t depth) {
-  if (from->format == F32) pack(panel, width, from, F32, line, count, first, depth);
-  else if (from->format == BF16) pack(panel, width, from, BF16, line, count, first, depth);
-  else pack(panel, width, from, F16, line, count, first, depth);
+  const format_t format = from->format;
+  if (format == F32) pack(panel, width, from, F32, line, count, first, depth);
+  else if (format == BF16) pack(panel, width, from, BF16, line, count, first, depth);
+  else if (format == F16) pack(panel, width, from, F16, line, count, first, depth);
+  else pack(panel, width, from, format, line, count, first, depth);
 }
 
 /* Panels of TILE_ROWS rows of x, and of TILE_COLUMNS columns of y, or LANES if that is enough. */
@@ -132,19 +113,9 @@ static void pack_unit(const side_t *s, int64_t unit) {
   }
 }
 
-INLINE void decode(float *to, const lines_t *from, const format_t format, int64_t at, int64_t count) {
-  int64_t k = 0;
-  for (; k + LANES <= count; k += LANES) vf_store(to + k, load_format(from->at, format, at + k, LANES));
-  if (k < count) vf_store_first(to + k, load_format(from->at, format, at + k, count - k), count - k);
-}
-
 /* Lines that lie along memory, as f32: [count, depth]. */
 static void decode_lines(float *to, const lines_t *from, int64_t line, int64_t count, int64_t first, int64_t depth) {
-  for (int64_t i = 0; i < count; i++) {
-    const int64_t at = (line + i) * from->line + first;
-    if (from->format == BF16) decode(to + i * depth, from, BF16, at, depth);
-    else decode(to + i * depth, from, F16, at, depth);
-  }
+  for (int64_t i = 0; i < count; i++) decode(to + i * depth, from->at, from->format, (line + i) * from->line + first, depth);
 }
 
 #endif

@@ -33,8 +33,32 @@ INLINE void skinny_step(const skinny_t *a, const format_t format, const int rows
   for (int i = 0; i < rows; i++) x[i] = vf_load_some(a->x + (r + i) * a->inputs + k, n);
   for (int j = 0; j < outputs; j++) {
     const vf w = load_format(a->weight, format, (o + j) * a->inputs + k, n);
-    __builtin_prefetch((const char *)a->weight + size_of(format) * ((o + j + SKINNY_SIDE) * a->inputs + k));
+    __builtin_prefetch(number_at(a->weight, format, (o + j + SKINNY_SIDE) * a->inputs + k));
     for (int i = 0; i < rows; i++) sum[i][j] = w * x[i] + sum[i][j];
+  }
+}
+
+INLINE void skinny_numbers(const skinny_t *a, const format_t format, const int rows, const int outputs, int64_t r,
+                           int64_t o, vf sum[SKINNY_SIDE][SKINNY_SIDE]) {
+  int64_t k = 0;
+  for (; k + LANES <= a->inputs; k += LANES) skinny_step(a, format, rows, outputs, r, o, k, LANES, sum);
+  if (k < a->inputs) skinny_step(a, format, rows, outputs, r, o, k, a->inputs - k, sum);
+}
+
+enum { DECODED = 256 /* numbers of a row of blocks that are decoded at a time */ };
+
+/* The same for all k, of a weight in blocks. */
+INLINE void skinny_blocks(const skinny_t *a, const int rows, const int outputs, int64_t r, int64_t o,
+                          vf sum[SKINNY_SIDE][SKINNY_SIDE]) {
+  for (int64_t k = 0; k < a->inputs; k += DECODED) {
+    float part[SKINNY_SIDE][DECODED];
+    const int64_t n = least_of(DECODED, a->inputs - k);
+    for (int j = 0; j < outputs; j++) decode(part[j], a->weight, a->format, (o + j) * a->inputs + k, n);
+    for (int64_t v = 0; v < n; v += LANES)
+      for (int i = 0; i < rows; i++) {
+        const vf x = vf_load(a->x + (r + i) * a->inputs + k + v);
+        for (int j = 0; j < outputs; j++) sum[i][j] = vf_load(part[j] + v) * x + sum[i][j];
+      }
   }
 }
 
@@ -42,9 +66,8 @@ INLINE void skinny_step(const skinny_t *a, const format_t format, const int rows
 INLINE void skinny_tile(const skinny_t *a, const format_t format, const int rows, const int outputs, int64_t r,
                         int64_t o) {
   vf sum[SKINNY_SIDE][SKINNY_SIDE] = {0};
-  int64_t k = 0;
-  for (; k + LANES <= a->inputs; k += LANES) skinny_step(a, format, rows, outputs, r, o, k, LANES, sum);
-  if (k < a->inputs) skinny_step(a, format, rows, outputs, r, o, k, a->inputs - k, sum);
+  if (is_in_blocks(format)) skinny_blocks(a, rows, outputs, r, o, sum);
+  else skinny_numbers(a, format, rows, outputs, r, o, sum);
   for (int i = 0; i < rows; i++) {
     vf lanes[LANES] = {0};
     for (int j = 0; j < outputs; j++) lanes[j] = sum[i][j];
@@ -72,9 +95,11 @@ INLINE void skinny_piece_of(const skinny_t *a, const format_t format, int64_t pi
 static void skinny_piece(const void *work, int64_t piece, int worker) {
   (void)worker;
   const skinny_t *a = work;
-  if (a->format == F32) skinny_piece_of(a, F32, piece);
-  else if (a->format == BF16) skinny_piece_of(a, BF16, piece);
-  else skinny_piece_of(a, F16, piece);
+  const format_t format = a->format;
+  if (format == F32) skinny_piece_of(a, F32, piece);
+  else if (format == BF16) skinny_piece_of(a, BF16, piece);
+  else if (format == F16) skinny_piece_of(a, F16, piece);
+  else skinny_piece_of(a, format, piece);
 }
 
 static int32_t skinny(const lcm_linear_args *a, format_t format) {

@@ -8,6 +8,14 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+INLINE int64_t least_of(int64_t a, int64_t b) { return a < b ? a : b; }
+
+INLINE int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }
+
+INLINE int64_t pieces_of(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
+
+INLINE int64_t round_up(int64_t size, int64_t unit) { return pieces_of(size, unit) * unit; }
+
 enum { TILE_COLUMNS = TILE_VECTORS * LANES };
 
 typedef struct {

@@ -129,6 +129,43 @@ static inline vf vf_sums(vf x[LANES]) {
   return x[0];
 }
 
+/* Lane i of the sum, and the products of its four bytes of a and b. A `vec.h` whose instruction takes a without
+   a sign adds DOT_BIAS to every byte of a, and so DOT_BIAS times every byte of b to the sum. */
+#ifndef vi_dot
+#define DOT_BIAS 0
+static inline vi vi_dot(vi sum, vb a, vb b) {
+  for (int i = 0; i < 4 * LANES; i++) sum[i / 4] += a[i] * b[i];
+  return sum;
+}
+#endif
+
+/* The same for bytes of a that are 0 to 63, and nothing is added. */
+#ifndef vi_dot_small
+static inline vi vi_dot_small(vi sum, vb a, vb b) {
+  for (int i = 0; i < 4 * LANES; i++) sum[i / 4] += a[i] * b[i];
+  return sum;
+}
+#endif
+
+/* 16 bytes from each of LANES / 4 places, so many bytes apart, one behind the other. */
+#ifndef vi_gather_quads
+static inline vi vi_gather_quads(const uint8_t *p, int64_t step) {
+  vi x;
+  for (int i = 0; i < LANES / 4; i++) memcpy((char *)&x + 16 * i, p + i * step, 16);
+  return x;
+}
+#endif
+
+/* In each 16 bytes, x[i][j] and x[j][i] change places. */
+#ifndef vi_transpose_quads
+static inline void vi_transpose_quads(vi x[4]) {
+  vi y[4];
+  for (int i = 0; i < 4; i++)
+    for (int j = 0; j < LANES; j++) y[i][j] = x[j % 4][j / 4 * 4 + i];
+  memcpy(x, y, sizeof y);
+}
+#endif
+
 /* LANES numbers of bf16, the upper half of an f32. */
 #ifndef vf_from_bf16
 static inline vf vf_from_bf16(const uint16_t *p) {

@@ -1,0 +1,138 @@
+"""From a model's files to those of another kind or format: one tensor at a time, so that large models fit."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lcm import formats, models
+from lcm.errors import FileError, UsageError
+from lcm.files.gguf_writing import save_gguf
+from lcm.models.gguf import DIALECTS, Dialect, pairs
+from lcm.models.recipes import RECIPES, format_for
+from lcm.nn import Model
+from lcm.text.tokenizer import Tokenizer
+
+# Numbers that GGUF files have for the recipes (llama.cpp's llama_ftype).
+FILE_TYPES = {
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q4_k_s": 14, "q4_k_m": 15,
+    "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18, "bf16": 32,
+}  # fmt: skip
+QUANTIZATION_VERSION = 2
+TOKENS = "tokenizer.ggml.tokens"
+UNUSED = 5  # a type of tokens
+PADDING = {"tokenizer.ggml.token_type": UNUSED, "tokenizer.ggml.scores": -1000.0}
+# Keys of rope_scaling that GGUF files have, by kind.
+SCALING = {
+    "linear": {"factor": "factor"},
+    "yarn": {
+        "factor": "factor", "original_max_position_embeddings": "original_context_length",
+        "attention_factor": "attn_factor", "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow",
+    },
+}  # fmt: skip
+
+
+def to_gguf(source: str | Path, out: str | Path, recipe: str) -> None:
+    """Write the model of a folder or a GGUF file as one GGUF file, in the formats of the recipe."""
+    source = Path(source)
+    if recipe not in RECIPES:
+        raise UsageError(f"no format {recipe!r}; there are: {', '.join(RECIPES)}")
+    model, weights = models.opened(source)
+    name, dialect = _dialect(model)
+    tensors = Converted(model, models.matched(model, weights, str(source)), dialect, recipe)
+    metadata = {
+        "general.architecture": name,
+        "general.name": source.stem if source.is_file() else source.resolve().name,
+        "general.file_type": np.uint32(FILE_TYPES[recipe]),
+        "general.quantization_version": np.uint32(QUANTIZATION_VERSION),
+        **_keys(model, name, dialect),
+        **_tokens(Tokenizer.load(source), model.vocabulary),
+    }
+    save_gguf(out, tensors, metadata=metadata, formats=tensors.formats, shapes=tensors.shapes)
+
+
+def to_folder(source: str | Path, out: str | Path, format: str) -> None:
+    """Write the model of a GGUF file or a folder as a folder, in f32, f16 or bf16."""
+    if format not in ("f32", "f16", "bf16"):
+        raise UsageError(f"a model's folder holds f32, f16 or bf16, not {format!r}; name a .gguf file")
+    tokenizer = Tokenizer.load(source)
+    ends = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end}
+    models.save(models.load(source), out, format=format, extra=ends)
+    tokenizer.save(Path(out))
+
+
+class Converted(Mapping[str, np.ndarray]):
+    """A GGUF file's tensors, each made when it is asked for."""
+
+    def __init__(
+        self, model: Model, stored: Mapping[str, models.Stored], dialect: Dialect, recipe: str
+    ) -> None:
+        self._stored = {dialect.theirs(name): (name, found) for name, found in stored.items()}
+        parameters = model.parameters()
+        self.shapes = {theirs: parameters[n].shape for theirs, (n, _) in self._stored.items()}
+        layers, tied = model.cache_shape[0], "output.weight" not in self._stored
+        self.formats = {
+            name: format_for(recipe, name, shape, layers=layers, tied=tied)
+            for name, shape in self.shapes.items()
+        }
+        self._heads = dialect.heads(vars(model.config))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        ours, stored = self._stored[name]
+        array, format = stored.array(), self.formats[name]
+        if stored.format != format:
+            array = formats.encode(formats.decode(array, stored.format), format)
+        if heads := self._heads.get(ours.rpartition(".")[0].rpartition(".")[2]):
+            array = pairs(array, heads)
+        return np.ascontiguousarray(array)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def _tokens(tokenizer: Tokenizer, vocabulary: int) -> dict[str, Any]:
+    """What the file says of the tokenizer, with unused tokens up to the number that the model has."""
+    found = tokenizer.gguf_metadata()
+    tokens, missing = found[TOKENS], range(len(found[TOKENS]), vocabulary)
+    found[TOKENS] = [*tokens, *(f"[PAD{id}]" for id in missing)]
+    for key, padding in PADDING.items():
+        if key in found:
+            found[key] = np.append(found[key], np.full(len(missing), padding, found[key].dtype))
+    return found
+
+
+def _dialect(model: Model) -> tuple[str, Dialect]:
+    kind = "llama" if model.model_type == "mistral" else model.model_type
+    for name, dialect in DIALECTS.items():
+        if dialect.model_type == kind:
+            return name, dialect
+    known = ", ".join(d.model_type for d in DIALECTS.values())
+    raise UsageError(f"no GGUF file can be written of a {kind} here; only of: {known}")
+
+
+def _keys(model: Model, name: str, dialect: Dialect) -> dict[str, Any]:
+    config = model.config
+    found = {f"{name}.{theirs}": getattr(config, key, None) for theirs, key in dialect.keys.items()}
+    found |= {f"{name}.vocab_size": model.vocabulary, f"{name}.rope.dimension_count": model.cache_shape[2]}
+    key_heads = f"{name}.attention.head_count_kv"
+    if found.get(key_heads, 0) is None:
+        found[key_heads] = model.cache_shape[1]
+    return {k: v for k, v in found.items() if v is not None} | _scaling(config, name)
+
+
+def _scaling(config: Any, name: str) -> dict[str, Any]:
+    scaling = getattr(config, "rope_scaling", None)
+    if scaling is None:
+        return {}
+    said = vars(scaling)
+    kind = said.get("rope_type")
+    if kind not in SCALING:
+        raise FileError(f"rope_scaling of type {kind!r} cannot be said in a GGUF file here; "
+                        f"only: {', '.join(SCALING)}")  # fmt: skip
+    found = {theirs: said.get(ours) for ours, theirs in SCALING[kind].items()}
+    prefix = f"{name}.rope.scaling."
+    return {f"{prefix}type": kind} | {prefix + k: v for k, v in found.items() if v is not None}
