@@ -32,6 +32,17 @@ CONFIGS = {
     "llama, linear scaling": SIZES | {
         "model_type": "llama", "rope_scaling": {"rope_type": "linear", "factor": 4.0},
     },
+    "llama, as Llama 3.1": SIZES | {
+        "model_type": "llama", "rope_theta": 500000.0, "rope_scaling": {
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+    },
+    "llama, yarn": SIZES | {
+        "model_type": "llama", "rope_scaling": {
+            "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8, "beta_fast": 16.0,
+        },
+    },
     "mistral": SIZES | {"model_type": "mistral", "sliding_window": None},
 }  # fmt: skip
 IDS = Tensor(np.random.default_rng(0).integers(0, 300, (2, 20)).astype(np.int32))
@@ -226,6 +237,9 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path, tokenizer):
     scaled = CONFIGS["llama"] | {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}
     with pytest.raises(FileError, match="'dynamic' cannot be said in a GGUF file"):
         to_gguf(made(scaled, tmp_path / "scaled", tokenizer), tmp_path / "x.gguf", "f32")
+    windowed = CONFIGS["qwen2"] | {"use_sliding_window": True, "max_window_layers": 1}
+    with pytest.raises(FileError, match="a GGUF file of a qwen2 cannot say use_sliding_window=True"):
+        to_gguf(made(windowed, tmp_path / "windowed", tokenizer), tmp_path / "x.gguf", "f32")
     assert not (tmp_path / "x.gguf").exists()
 
 

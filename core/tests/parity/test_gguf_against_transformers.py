@@ -21,6 +21,12 @@ CONFIGS = {
     },
     **{name: SIZES | {"model_type": name} for name in ("llama", "qwen2", "qwen3", "starcoder2")},
     "phi3": SIZES | {"model_type": "phi3", "vocab_size": 32064},
+    "gemma2": SIZES | {
+        "model_type": "gemma2", "head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 4096,
+    },
+    "gemma3": SIZES | {
+        "model_type": "gemma3_text", "head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 4096,
+    },
     "mistral": SIZES | {"model_type": "mistral", "sliding_window": None},
     "llama, tied": SIZES | {"model_type": "llama", "tie_word_embeddings": True, "rope_theta": 500.0},
 }  # fmt: skip

@@ -75,7 +75,12 @@ def opened(path: str | Path) -> tuple[Model, Weights]:
     """The model of a folder or a GGUF file, still empty, and its weights, not yet read."""
     path = Path(path)
     file = open_gguf(path) if path.suffix == ".gguf" else None
-    values = read_config(path) if file is None else gguf.read_config(file)
+    if file is None:
+        values = read_config(path)
+    else:
+        shapes = {name: file.shape(name) for name in file}
+        divisors = file.get(gguf.DIVISORS)
+        values = gguf.read_config(file.metadata, shapes, str(path), divisors)
     try:
         model = build(values)
     except LcmError as error:

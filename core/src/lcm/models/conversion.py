@@ -9,8 +9,18 @@ import numpy as np
 from lcm import formats, models
 from lcm.errors import FileError, UsageError
 from lcm.files.gguf_writing import save_gguf
-from lcm.models.gguf import DIALECTS, Dialect, pairs
+from lcm.models.gguf import (
+    DIALECTS,
+    DIVISORS,
+    SCALING,
+    Dialect,
+    divisors_of,
+    is_norm,
+    pairs,
+    read_config,
+)
 from lcm.models.recipes import RECIPES, format_for
+from lcm.models.scaling import Llama3
 from lcm.nn import Model
 from lcm.text.tokenizer import Tokenizer
 
@@ -23,14 +33,7 @@ QUANTIZATION_VERSION = 2
 TOKENS = "tokenizer.ggml.tokens"
 UNUSED = 5  # a type of tokens
 PADDING = {"tokenizer.ggml.token_type": UNUSED, "tokenizer.ggml.scores": -1000.0}
-# Keys of rope_scaling that GGUF files have, by kind.
-SCALING = {
-    "linear": {"factor": "factor"},
-    "yarn": {
-        "factor": "factor", "original_max_position_embeddings": "original_context_length",
-        "attention_factor": "attn_factor", "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow",
-    },
-}  # fmt: skip
+SCALINGS = ("linear", "yarn")  # that a GGUF file can say
 
 
 def to_gguf(source: str | Path, out: str | Path, recipe: str) -> None:
@@ -49,6 +52,7 @@ def to_gguf(source: str | Path, out: str | Path, recipe: str) -> None:
         **_keys(model, name, dialect),
         **_tokens(Tokenizer.load(source), model.vocabulary),
     }
+    _check(model, metadata, tensors)
     save_gguf(out, tensors, metadata=metadata, formats=tensors.formats, shapes=tensors.shapes)
 
 
@@ -69,29 +73,62 @@ class Converted(Mapping[str, np.ndarray]):
         self, model: Model, stored: Mapping[str, models.Stored], dialect: Dialect, recipe: str
     ) -> None:
         self._stored = {dialect.theirs(name): (name, found) for name, found in stored.items()}
+        self._made = _divisors(model)
         parameters = model.parameters()
         self.shapes = {theirs: parameters[n].shape for theirs, (n, _) in self._stored.items()}
+        self.shapes |= {name: array.shape for name, array in self._made.items()}
         layers, tied = model.cache_shape[0], "output.weight" not in self._stored
         self.formats = {
             name: format_for(recipe, name, shape, layers=layers, tied=tied)
             for name, shape in self.shapes.items()
         }
-        self._heads = dialect.heads(vars(model.config))
+        self._heads, self._ones = dialect.heads(vars(model.config)), dialect.ones
 
     def __getitem__(self, name: str) -> np.ndarray:
+        if name in self._made:
+            return self._made[name]
         ours, stored = self._stored[name]
         array, format = stored.array(), self.formats[name]
         if stored.format != format:
             array = formats.encode(formats.decode(array, stored.format), format)
+        if self._ones and is_norm(ours):
+            array = array + np.float32(1)
         if heads := self._heads.get(ours.rpartition(".")[0].rpartition(".")[2]):
             array = pairs(array, heads)
         return np.ascontiguousarray(array)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._stored)
+        return iter(self.shapes)
 
     def __len__(self) -> int:
-        return len(self._stored)
+        return len(self.shapes)
+
+
+def _divisors(model: Model) -> dict[str, np.ndarray]:
+    """The tensor that stands for Llama 3's scaling."""
+    scaling = getattr(model.config, "rope_scaling", None)
+    if not isinstance(scaling, Llama3):
+        return {}
+    return {DIVISORS: divisors_of(scaling, model.config.rope_theta, model.cache_shape[2])}
+
+
+def _check(model: Model, metadata: Mapping[str, Any], tensors: Converted) -> None:
+    """`FileError` for what the model is and the file would not say."""
+    values = read_config(metadata, tensors.shapes, "the new file", tensors.get(DIVISORS))
+    read = models.build(values).config
+    lost = [
+        f"{key}={value!r}"
+        for key, value in vars(model.config).items()
+        if vars(read).get(key) not in (value, *_same(key, model))
+    ]
+    if lost:
+        raise FileError(f"a GGUF file of a {values['model_type']} cannot say {', '.join(lost)}")
+
+
+def _same(key: str, model: Model) -> tuple[Any, ...]:
+    """What a configuration may say instead of leaving the key out."""
+    heads, width = model.cache_shape[1:]
+    return {"num_key_value_heads": (heads,), "head_dim": (width,)}.get(key, ())
 
 
 def _tokens(tokenizer: Tokenizer, vocabulary: int) -> dict[str, Any]:
@@ -126,13 +163,13 @@ def _keys(model: Model, name: str, dialect: Dialect) -> dict[str, Any]:
 
 def _scaling(config: Any, name: str) -> dict[str, Any]:
     scaling = getattr(config, "rope_scaling", None)
-    if scaling is None:
+    if scaling is None or isinstance(scaling, Llama3):  # which tensor DIVISORS says
         return {}
     said = vars(scaling)
     kind = said.get("rope_type")
-    if kind not in SCALING:
+    if kind not in SCALINGS:
         raise FileError(f"rope_scaling of type {kind!r} cannot be said in a GGUF file here; "
-                        f"only: {', '.join(SCALING)}")  # fmt: skip
-    found = {theirs: said.get(ours) for ours, theirs in SCALING[kind].items()}
+                        f"only: {', '.join(SCALINGS)}")  # fmt: skip
+    theirs = {ours: key for key, ours in SCALING.items()} | {"rope_type": "type"}
     prefix = f"{name}.rope.scaling."
-    return {f"{prefix}type": kind} | {prefix + k: v for k, v in found.items() if v is not None}
+    return {prefix + theirs.get(key, key): v for key, v in said.items() if v is not None}

@@ -13,6 +13,7 @@ import numpy as np
 from lcm.errors import FileError
 from lcm.files.gguf import GgufFile
 from lcm.files.sharded import ShardedWeights
+from lcm.models.scaling import Llama3, Scaling
 
 File = GgufFile | ShardedWeights
 
@@ -54,7 +55,9 @@ class Dialect:
     keys: Mapping[str, str] = field(default_factory=lambda: KEYS)
     names: Mapping[str, str] = field(default_factory=lambda: NAMES)
     switches: Mapping[str, str] = field(default_factory=dict)  # true where the file has that tensor
+    implied: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: {}  # by the other keys
     pairs: bool = False  # the numbers that turn together lie side by side, not half a head apart
+    ones: bool = False  # norms' weights are stored with 1 added
 
     def ours(self, name: str) -> str:
         """A checkpoint's name for this tensor; the same name if it has none."""
@@ -82,6 +85,27 @@ class Dialect:
         return {"q_proj": heads, "k_proj": values.get("num_key_value_heads") or heads}
 
 
+def _gemma_scale(large: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What queries are divided by: a file does not say that the model of so many layers has another."""
+
+    def scale(values: dict[str, Any]) -> dict[str, Any]:
+        is_large = values["num_hidden_layers"] == large
+        width = values["hidden_size"] // values["num_attention_heads"]
+        return {"query_pre_attn_scalar": width if is_large else values["head_dim"]}
+
+    return scale
+
+
+GEMMA = NAMES | {
+    "blk.{}.post_attention_norm": "model.layers.{}.post_attention_layernorm",
+    "blk.{}.ffn_norm": "model.layers.{}.pre_feedforward_layernorm",
+    "blk.{}.post_ffw_norm": "model.layers.{}.post_feedforward_layernorm",
+}
+NORMED = {
+    "blk.{}.attn_q_norm": "model.layers.{}.self_attn.q_norm",
+    "blk.{}.attn_k_norm": "model.layers.{}.self_attn.k_norm",
+}
+
 # By `general.architecture`.
 DIALECTS = {
     "llama": Dialect(
@@ -89,13 +113,15 @@ DIALECTS = {
         switches={"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"},
     ),
     "qwen2": Dialect("qwen2"),
-    "qwen3": Dialect(
-        "qwen3",
-        names=NAMES | {
-            "blk.{}.attn_q_norm": "model.layers.{}.self_attn.q_norm",
-            "blk.{}.attn_k_norm": "model.layers.{}.self_attn.k_norm",
+    "qwen3": Dialect("qwen3", names=NAMES | NORMED),
+    "gemma2": Dialect(
+        "gemma2", names=GEMMA, ones=True, implied=_gemma_scale(46),
+        keys=KEYS | {
+            "attn_logit_softcapping": "attn_logit_softcapping",
+            "final_logit_softcapping": "final_logit_softcapping",
         },
     ),
+    "gemma3": Dialect("gemma3_text", names=GEMMA | NORMED, ones=True, implied=_gemma_scale(62)),
     "granite": Dialect(
         "granite", pairs=True,
         keys=KEYS | {
@@ -137,29 +163,41 @@ DIALECTS = {
 }  # fmt: skip
 
 
-def read_config(file: File) -> dict[str, Any]:
-    """What a `config.json` would say of the model."""
-    name = _architecture(file)
+def read_config(
+    metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str,
+    divisors: np.ndarray | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What a `config.json` would say of the model, whose tensors have these shapes.
+
+    `divisors` is the tensor `DIVISORS`, if there is one: what each pair's rotary frequency is divided by.
+    """
+    name = _architecture(metadata, where)
     dialect = DIALECTS[name]
-    found = {key: file.metadata.get(f"{name}.{theirs}") for theirs, key in dialect.keys.items()}
+    found = {key: metadata.get(f"{name}.{theirs}") for theirs, key in dialect.keys.items()}
     values = {key: _plain(value) for key, value in found.items() if value is not None}
-    values |= {key: tensor in file for key, tensor in dialect.switches.items()}
-    values |= _scaling(file, name)
+    values |= {key: tensor in shapes for key, tensor in dialect.switches.items()}
+    values |= _scaling(metadata, name)
     embedding = "token_embd.weight"
-    if embedding not in file:
-        raise FileError(f"{file.path}: has no tensor {embedding!r}; it is no whole model")
-    return values | {
+    if embedding not in shapes:
+        raise FileError(f"{where}: has no tensor {embedding!r}; it is no whole model")
+    values |= {
         "model_type": dialect.model_type,
-        "vocab_size": file.shape(embedding)[0],
-        "tie_word_embeddings": "output.weight" not in file,
+        "vocab_size": shapes[embedding][0],
+        "tie_word_embeddings": "output.weight" not in shapes,
     }
+    try:
+        if divisors is not None:
+            values |= _llama3(divisors, values, where)
+        return values | dialect.implied(values)
+    except KeyError as error:
+        raise FileError(f"{where}: its metadata does not say {error}; convert the model again") from None
 
 
-def _architecture(file: File) -> str:
-    name = file.metadata.get("general.architecture")
+def _architecture(metadata: Mapping[str, Any], where: str) -> str:
+    name = metadata.get("general.architecture")
     if name not in DIALECTS:
         raise FileError(
-            f"{file.path}: no architecture {name!r} here; of GGUF files there are: {', '.join(DIALECTS)}"
+            f"{where}: no architecture {name!r} here; of GGUF files there are: {', '.join(DIALECTS)}"
         )
     return str(name)
 
@@ -171,20 +209,41 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _scaling(file: File, name: str) -> dict[str, Any]:
+def _scaling(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The table `rope_scaling`, in the words of config.json."""
     prefix = f"{name}.rope.scaling."
-    said = {k.removeprefix(prefix): _plain(v) for k, v in file.metadata.items() if k.startswith(prefix)}
+    said = {k.removeprefix(prefix): _plain(v) for k, v in metadata.items() if k.startswith(prefix)}
     kind = said.pop("type", "none")
-    if "rope_freqs.weight" in file:
-        raise FileError(f"{file.path}: its rope_freqs are not supported; use the model's safetensors")
     if kind == "none":
         return {}
-    words = {
-        "original_context_length": "original_max_position_embeddings", "attn_factor": "attention_factor",
-        "yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow",
-    }  # fmt: skip
-    return {"rope_scaling": {"rope_type": kind} | {words.get(k, k): v for k, v in said.items()}}
+    return {"rope_scaling": {"rope_type": kind} | {SCALING.get(k, k): v for k, v in said.items()}}
+
+
+def _llama3(divisors: np.ndarray, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Llama 3's scaling, of which a file has only what follows from it; all its models have these bounds."""
+    factor = float(divisors.max(initial=1))
+    scaling = Llama3(factor, 1.0, 4.0, 8192)
+    width = values.get("head_dim") or values["hidden_size"] // values["num_attention_heads"]
+    wanted = divisors_of(scaling, values.get("rope_theta", 10000.0), width)
+    if wanted.shape != divisors.shape or not np.allclose(wanted, divisors, rtol=1e-4):
+        raise FileError(f"{where}: its {DIVISORS} is not that of Llama 3's scaling; "
+                        f"use the model's safetensors")  # fmt: skip
+    return {"rope_scaling": vars(scaling)}
+
+
+def divisors_of(scaling: Scaling, theta: float, width: int) -> np.ndarray:
+    """(width / 2,) f32: how many times slower each pair turns."""
+    plain, scaled = (s.frequencies(theta, width, long=True) for s in (Scaling(), scaling))
+    divisors: np.ndarray = plain / scaled
+    return divisors
+
+
+DIVISORS = "rope_freqs.weight"
+# Keys of rope.scaling: those of the table rope_scaling, where they differ.
+SCALING = {
+    "original_context_length": "original_max_position_embeddings", "attn_factor": "attention_factor",
+    "yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow",
+}  # fmt: skip
 
 
 class GgufWeights(Mapping[str, np.ndarray]):
@@ -194,15 +253,17 @@ class GgufWeights(Mapping[str, np.ndarray]):
         self, file: File, values: Mapping[str, Any], to_file: Callable[[str, np.ndarray], np.ndarray]
     ) -> None:
         """`values` of the configuration; `to_file` is the architecture's."""
-        dialect = DIALECTS[_architecture(file)]
+        dialect = DIALECTS[_architecture(file.metadata, str(file.path))]
         self.path, self.metadata = file.path, file.metadata
         self._file, self._to_file = file, to_file
-        self._names = {dialect.ours(name): name for name in file}
+        self._names = {dialect.ours(name): name for name in file if name != DIVISORS}
         self.formats = {ours: file.formats[name] for ours, name in self._names.items()}
-        self._heads = dialect.heads(values)
+        self._heads, self._ones = dialect.heads(values), dialect.ones
 
     def __getitem__(self, name: str) -> np.ndarray:
         array = self._to_file(name, self._file[self._names[name]])
+        if self._ones and is_norm(name):
+            return array - np.float32(1)
         heads = self._heads.get(name.rpartition(".")[0].rpartition(".")[2])
         return halves(array, heads) if heads else array
 
@@ -215,6 +276,11 @@ class GgufWeights(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def is_norm(name: str) -> bool:
+    """Whether this is the weight of a norm."""
+    return name.endswith("norm.weight")
 
 
 def halves(array: np.ndarray, heads: int) -> np.ndarray:
