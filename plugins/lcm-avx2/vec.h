@@ -105,3 +105,28 @@ static inline void vi_transpose_quads(vi x[4]) { /* vpunpckldq, vpunpckhdq, vpun
   x[2] = (vi)_mm256_unpacklo_epi64(b, d);
   x[3] = (vi)_mm256_unpackhi_epi64(b, d);
 }
+
+#define vi_from_u8 vi_from_u8
+static inline vi vi_from_u8(const uint8_t *p) { /* vpmovzxbd */
+  return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
+
+#define vi_from_i8 vi_from_i8
+static inline vi vi_from_i8(const uint8_t *p) { /* vpmovsxbd */
+  return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
+
+static inline __m128i halves_of_lanes(vi x) { /* vpshufb, vpermq */
+  const __m256i low = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1, 0, 1, 4, 5, 8, 9, 12,
+                                       13, -1, -1, -1, -1, -1, -1, -1, -1);
+  return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_shuffle_epi8((__m256i)x, low), 8));
+}
+
+#define vi_to_16 vi_to_16
+static inline void vi_to_16(uint16_t *p, vi x) { _mm_storeu_si128((__m128i *)p, halves_of_lanes(x)); }
+
+#define vi_to_8 vi_to_8
+static inline void vi_to_8(int8_t *p, vi x) { /* and vpshufb */
+  const __m128i low = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, -1, -1, -1, -1, -1, -1, -1, -1);
+  _mm_storel_epi64((__m128i *)p, _mm_shuffle_epi8(halves_of_lanes(x), low));
+}

@@ -109,3 +109,23 @@ static inline void vi_transpose_quads(vi x[4]) { /* vpunpckldq, vpunpckhdq, vpun
   x[2] = (vi)_mm512_unpacklo_epi64(b, d);
   x[3] = (vi)_mm512_unpackhi_epi64(b, d);
 }
+
+#define vi_from_u8 vi_from_u8
+static inline vi vi_from_u8(const uint8_t *p) { /* vpmovzxbd */
+  return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+
+#define vi_from_i8 vi_from_i8
+static inline vi vi_from_i8(const uint8_t *p) { /* vpmovsxbd */
+  return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+
+#define vi_to_8 vi_to_8
+static inline void vi_to_8(int8_t *p, vi x) { /* vpmovdb */
+  _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)x));
+}
+
+#define vi_to_16 vi_to_16
+static inline void vi_to_16(uint16_t *p, vi x) { /* vpmovdw */
+  _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)x));
+}

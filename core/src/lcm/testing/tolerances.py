@@ -66,6 +66,12 @@ def largest(x: Array) -> Any:
     return np.max(np.abs(x), initial=0.0)
 
 
+def _parts_of_blocks(weight: Array) -> Any:
+    """A number may be scale * q - minimum: the two, which are added up apart, are of the block's size."""
+    blocks = np.abs(weight).reshape(len(weight), -1, 32)
+    return 2 * np.repeat(blocks.max(-1, initial=0.0), 32, axis=-1)
+
+
 def _turn_over(x: Array) -> Any:
     return np.abs(x).swapaxes(-1, -2)
 
@@ -200,7 +206,8 @@ RULES: dict[str, dict[str, Rule]] = {
     },
     "linear_int8": {
         "out": Rule(
-            lambda a: abs(a.x) @ abs(a.weight).T + (0 if a.bias is None else abs(a.bias)), ("inputs",)),
+            lambda a: abs(a.x) @ _parts_of_blocks(a.weight).T + (0 if a.bias is None else abs(a.bias)),
+            ("inputs",)),
     },
     "matmul": {
         "out": products(lambda a: abs(a.x) @ abs(a.y), "inner"),

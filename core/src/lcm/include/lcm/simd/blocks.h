@@ -9,10 +9,6 @@
 
 _Static_assert(LANES <= 16, "a vector of numbers must lie in one half of a block of 32");
 
-typedef uint8_t vu8 __attribute__((vector_size(LANES)));
-typedef uint16_t vu16 __attribute__((vector_size(2 * LANES)));
-typedef int8_t vi8 __attribute__((vector_size(LANES)));
-
 /* One f16, by hand. */
 #ifndef f32_from_f16
 static inline float f32_from_f16(uint16_t x) {
@@ -32,22 +28,10 @@ INLINE int half_word(const uint8_t *p) { return p[0] | p[1] << 8; }
 
 INLINE float half(const uint8_t *p) { return f32_from_f16((uint16_t)half_word(p)); }
 
-INLINE vi bytes(const uint8_t *p) {
-  vu8 x;
-  memcpy(&x, p, sizeof x);
-  return __builtin_convertvector(x, vi);
-}
-
-INLINE vi signed_bytes(const uint8_t *p) {
-  vi8 x;
-  memcpy(&x, p, sizeof x);
-  return __builtin_convertvector(x, vi);
-}
-
 INLINE vf numbers(vi x) { return __builtin_convertvector(x, vf); }
 
 /* Numbers i … of 32 that lie as 4 bits in 16 bytes: in the low halves, then in the high ones. */
-INLINE vi nibbles(const uint8_t *p, int i) { return (bytes(p + i % 16) >> (i / 16 * 4)) & 15; }
+INLINE vi nibbles(const uint8_t *p, int i) { return (vi_from_u8(p + i % 16) >> (i / 16 * 4)) & 15; }
 
 /* Bits i … of a word. */
 INLINE vi bits_of(uint32_t word, int i) {
@@ -62,7 +46,7 @@ INLINE vi looked_up(const int8_t table[16], vi at) {
 }
 
 /* d, 32 signed bytes: q d */
-INLINE vf block_q8_0(const uint8_t *b, int i) { return numbers(signed_bytes(b + 2 + i)) * half(b); }
+INLINE vf block_q8_0(const uint8_t *b, int i) { return numbers(vi_from_i8(b + 2 + i)) * half(b); }
 
 /* d, 16 bytes of nibbles: (q - 8) d */
 INLINE vf block_q4_0(const uint8_t *b, int i) { return numbers(nibbles(b + 2, i) - 8) * half(b); }
@@ -86,7 +70,7 @@ INLINE vf block_q5_1(const uint8_t *b, int i) {
 }
 
 /* 2 bits for each of 128 numbers, in 32 bytes. */
-INLINE vi pairs(const uint8_t *p, int i) { return (bytes(p + i % 32) >> (i / 32 * 2)) & 3; }
+INLINE vi pairs(const uint8_t *p, int i) { return (vi_from_u8(p + i % 32) >> (i / 32 * 2)) & 3; }
 
 /* 16 bytes of a scale and a minimum of 4 bits for 16 numbers, 64 bytes of pairs, d, m: q d scale - m minimum */
 INLINE vf block_q2_k(const uint8_t *b, int i) {
@@ -100,7 +84,7 @@ INLINE vf block_q2_k(const uint8_t *b, int i) {
 INLINE vf block_q3_k(const uint8_t *b, int i) {
   const uint8_t *s = b + 96;
   const int n = i / 16, low = n < 8 ? s[n] & 15 : s[n - 8] >> 4, high = (s[8 + n % 4] >> (n / 4 * 2)) & 3;
-  const vi third = (bytes(b + i % 32) >> (i / 32)) & 1;
+  const vi third = (vi_from_u8(b + i % 32) >> (i / 32)) & 1;
   const vi q = pairs(b + 32 + i / 128 * 32, i % 128) | third << 2;
   return numbers(q - 4) * (half(b + 108) * (float)((low | high << 4) - 32));
 }
@@ -111,7 +95,7 @@ INLINE int scale_of(const uint8_t *s, int n) { return n < 4 ? s[n] & 63 : (s[n +
 INLINE int minimum_of(const uint8_t *s, int n) { return n < 4 ? s[n + 4] & 63 : s[n + 4] >> 4 | s[n] >> 6 << 4; }
 
 /* Of 64 numbers in 32 bytes, the first 32 in the low halves. */
-INLINE vi wide_nibbles(const uint8_t *p, int i) { return (bytes(p + i / 64 * 32 + i % 32) >> (i / 32 % 2 * 4)) & 15; }
+INLINE vi wide_nibbles(const uint8_t *p, int i) { return (vi_from_u8(p + i / 64 * 32 + i % 32) >> (i / 32 % 2 * 4)) & 15; }
 
 INLINE vf with_minimum(const uint8_t *b, vi q, int i) {
   const float d = half(b) * (float)scale_of(b + 4, i / 32), m = half(b + 2) * (float)minimum_of(b + 4, i / 32);
@@ -123,14 +107,14 @@ INLINE vf block_q4_k(const uint8_t *b, int i) { return with_minimum(b, wide_nibb
 
 /* d, m, 12 bytes of scales and minima, 32 bytes of fifth bits, 128 bytes of nibbles: q d scale - m minimum */
 INLINE vf block_q5_k(const uint8_t *b, int i) {
-  const vi fifth = (bytes(b + 16 + i % 32) >> (i / 32)) & 1;
+  const vi fifth = (vi_from_u8(b + 16 + i % 32) >> (i / 32)) & 1;
   return with_minimum(b, wide_nibbles(b + 48, i) | fifth << 4, i);
 }
 
 /* 128 bytes of nibbles, 64 bytes of 2 more bits, 16 signed bytes of scales for 16 numbers, d: (q - 32) d scale */
 INLINE vf block_q6_k(const uint8_t *b, int i) {
   const int half_of_it = i / 128, j = i % 128;
-  const vi low = (bytes(b + half_of_it * 64 + j % 64) >> (j / 64 * 4)) & 15;
+  const vi low = (vi_from_u8(b + half_of_it * 64 + j % 64) >> (j / 64 * 4)) & 15;
   const vi q = low | pairs(b + 128 + half_of_it * 32, j) << 4;
   return numbers(q - 32) * (half(b + 208) * (float)(int8_t)b[192 + i / 16]);
 }

@@ -40,9 +40,8 @@ static void round_strip(const float *x, int8_t *whole, float *scale, int32_t *su
     vi total = {0};
     for (int i = half * STRIP / 2; i < (half + 1) * STRIP / 2; i += LANES) {
       const vf nearest = (vf_load(x + i) / (is_zero ? INFINITY : *scale) + 0x1.8p23f) - 0x1.8p23f;
-      const vi8 narrow = __builtin_convertvector(__builtin_convertvector(nearest, vi), vi8);
-      memcpy(whole + i, &narrow, sizeof narrow);
-      total += __builtin_convertvector(narrow, vi);
+      vi_to_8(whole + i, __builtin_convertvector(nearest, vi));
+      total += vi_from_i8((const uint8_t *)whole + i);
     }
     sum[half] = 0;
     for (int i = 0; i < LANES; i++) sum[half] += total[i];
@@ -69,8 +68,9 @@ INLINE vb four_bytes(const int8_t *p) {
 }
 
 INLINE vi add_products(const format_t format, vi sum, const vb *w, const int8_t *x, const int count) {
+#pragma GCC unroll 8
   for (int j = 0; j < count; j++)
-    sum = format == Q8_0 ? vi_dot(sum, w[j], four_bytes(x + 4 * j)) : vi_dot_small(sum, w[j], four_bytes(x + 4 * j));
+    sum = (format == Q8_0 ? vi_dot : vi_dot_small)(sum, w[j], four_bytes(x + 4 * j));
   return sum;
 }
 
@@ -94,85 +94,93 @@ INLINE void fetch(const uint8_t *p, int64_t size) {
   for (int64_t i = 0; i < size; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
-/* Rows r … of x and LANES outputs, o …, which are rows `row` … of their group, or lie there as they are stored. */
-INLINE void int8_tile(const int8_work_t *w, const format_t format, const int rows, const uint8_t *group,
-                      const bool stored, int64_t r, int64_t o, int row) {
+/* Where the weights of LANES outputs lie: from row `row` of an interleaved group on, or as they are stored. */
+typedef struct {
+  const uint8_t *at;
+  int64_t line; /* bytes from a row to the next, as they are stored; 0: they are interleaved */
+  int row;
+} place_t;
+
+/* Strip n of the blocks at `block`, for some rows of x, whose numbers begin at k, k + inputs … */
+INLINE void int8_strip(const int8_work_t *w, const format_t format, const int rows, const bool stored,
+                       const place_t *p, const uint8_t *block, const head_t *head, int n, int64_t k,
+                       vf total[TILE_INT8]) {
+  const strip_t s = stored ? strip_of_rows(format, block, p->line, n, head) : strip(format, block, n, p->row);
+#pragma GCC unroll 8
+  for (int i = 0; i < rows; i++) total[i] = add_strip(w, format, &s, total[i], k + i * w->args->inputs);
+}
+
+/* Rows r … of x and LANES outputs, o … */
+INLINE void int8_tile(const int8_work_t *w, const format_t format, const int rows, const bool stored,
+                      const place_t *p, int64_t r, int64_t o) {
   const lcm_linear_int8_args *a = w->args;
-  const int64_t blocks = a->inputs / numbers_of(format);
+  const int64_t blocks = a->inputs / numbers_of(format), size = size_of(format) * (stored ? 1 : ROWS);
   const int strips = (int)(numbers_of(format) / STRIP);
-  const int64_t line = blocks * size_of(format);
   vf total[TILE_INT8] = {0};
   for (int64_t b = 0; b < blocks; b++) {
+    const uint8_t *block = p->at + b * size;
+    const int64_t k = r * a->inputs + b * numbers_of(format);
     head_t head;
     if (stored) {
-      fetch(group + LANES * (line + b * size_of(format)), LANES * size_of(format));
-      head = head_of_rows(format, group + b * size_of(format), line);
+      fetch(p->at + LANES * (p->line + b * size), LANES * size);
+      head = head_of_rows(format, block, p->line);
     }
-    for (int n = 0; n < strips; n++) {
-      const uint8_t *block = group + b * (stored ? 1 : ROWS) * size_of(format);
-      const strip_t s = stored ? strip_of_rows(format, block, line, n, &head) : strip(format, block, n, row);
-      for (int i = 0; i < rows; i++)
-        total[i] = add_strip(w, format, &s, total[i], (r + i) * a->inputs + (b * strips + n) * STRIP);
-    }
+    if (rows == 1) {
+#pragma GCC unroll 8
+      for (int n = 0; n < strips; n++) int8_strip(w, format, rows, stored, p, block, &head, n, k + n * STRIP, total);
+    } else
+      for (int n = 0; n < strips; n++) int8_strip(w, format, rows, stored, p, block, &head, n, k + n * STRIP, total);
   }
   const int64_t count = least_of(LANES, a->outputs - o);
   const vf bias = a->bias ? vf_load_first(a->bias + o, count) : vf_all(0);
   for (int i = 0; i < rows; i++) vf_store_first(a->out + (r + i) * a->outputs + o, total[i] + bias, count);
 }
 
-INLINE void int8_group(const int8_work_t *w, const format_t format, const uint8_t *group, int64_t o) {
+/* All rows of x and the outputs of a group, o …; one that is read as it is stored is whole. */
+INLINE void int8_group(const int8_work_t *w, const format_t format, const bool stored, const uint8_t *group,
+                       int64_t o) {
   const lcm_linear_int8_args *a = w->args;
+  const int64_t line = a->inputs / numbers_of(format) * size_of(format);
   for (int row = 0; row < ROWS && o + row < a->outputs; row += LANES) {
+    const place_t p = stored ? (place_t){group + row * line, line, 0} : (place_t){group, 0, row};
     int64_t r = 0;
-    for (; r + TILE_INT8 <= a->rows; r += TILE_INT8) int8_tile(w, format, TILE_INT8, group, false, r, o + row, row);
-    for (; r + 2 <= a->rows; r += 2) int8_tile(w, format, 2, group, false, r, o + row, row);
-    for (; r < a->rows; r++) int8_tile(w, format, 1, group, false, r, o + row, row);
+    if (!stored) {
+      for (; r + TILE_INT8 <= a->rows; r += TILE_INT8) int8_tile(w, format, TILE_INT8, stored, &p, r, o + row);
+      for (; r + 2 <= a->rows; r += 2) int8_tile(w, format, 2, stored, &p, r, o + row);
+    }
+    for (; r < a->rows; r++) int8_tile(w, format, 1, stored, &p, r, o + row);
   }
 }
 
-/* The same, as they are stored: where x has few rows. LANES rows are there. */
-INLINE void int8_rows(const int8_work_t *w, const format_t format, const uint8_t *group, int64_t o) {
-  const lcm_linear_int8_args *a = w->args;
-  const int64_t line = a->inputs / numbers_of(format) * size_of(format);
-  for (int row = 0; row < ROWS; row += LANES)
-    for (int64_t r = 0; r < a->rows; r++) int8_tile(w, format, 1, group + row * line, true, r, o + row, row);
-}
-
-static void int8_group_of_any(const int8_work_t *w, const uint8_t *group, int64_t o) {
+INLINE void int8_any(const int8_work_t *w, const bool stored, const uint8_t *group, int64_t o) {
   switch (w->format) {
-    case Q8_0: int8_group(w, Q8_0, group, o); break;
-    case Q4_0: int8_group(w, Q4_0, group, o); break;
-    case Q4_1: int8_group(w, Q4_1, group, o); break;
-    case Q4_K: int8_group(w, Q4_K, group, o); break;
-    case Q5_K: int8_group(w, Q5_K, group, o); break;
-    case Q6_K: int8_group(w, Q6_K, group, o); break;
+    case Q8_0: int8_group(w, Q8_0, stored, group, o); break;
+    case Q4_0: int8_group(w, Q4_0, stored, group, o); break;
+    case Q4_1: int8_group(w, Q4_1, stored, group, o); break;
+    case Q4_K: int8_group(w, Q4_K, stored, group, o); break;
+    case Q5_K: int8_group(w, Q5_K, stored, group, o); break;
+    case Q6_K: int8_group(w, Q6_K, stored, group, o); break;
     default: break;
   }
 }
 
+/* One row of x takes the weights as they are stored; for more it pays to interleave them first. */
 static void int8_piece(const void *work, int64_t piece, int worker) {
   const int8_work_t *w = work;
   const lcm_linear_int8_args *a = w->args;
-  for (int64_t g = piece * w->each; g < least_of((piece + 1) * w->each, pieces_of(a->outputs, ROWS)); g++) {
+  const int64_t end = least_of((piece + 1) * w->each, pieces_of(a->outputs, ROWS));
+  uint8_t *own = w->own + worker * w->group;
+  for (int64_t g = piece * w->each; g < end; g++) {
     const uint8_t *group = (const uint8_t *)a->weight + g * w->group;
-    if (!w->interleaved && a->rows == 1 && (g + 1) * ROWS <= a->outputs) {
-      switch (w->format) {
-        case Q8_0: int8_rows(w, Q8_0, group, g * ROWS); break;
-        case Q4_0: int8_rows(w, Q4_0, group, g * ROWS); break;
-        case Q4_1: int8_rows(w, Q4_1, group, g * ROWS); break;
-        case Q4_K: int8_rows(w, Q4_K, group, g * ROWS); break;
-        case Q5_K: int8_rows(w, Q5_K, group, g * ROWS); break;
-        case Q6_K: int8_rows(w, Q6_K, group, g * ROWS); break;
-        default: break;
-      }
-      continue;
+    const int64_t o = g * ROWS, outputs = least_of(ROWS, a->outputs - o);
+    if (w->interleaved) {
+      int8_any(w, false, group, o);
+    } else if (a->rows == 1 && outputs == ROWS) {
+      int8_any(w, true, group, o);
+    } else {
+      interleave_group(own, group, w->format, a->inputs / numbers_of(w->format), outputs);
+      int8_any(w, false, own, o);
     }
-    if (!w->interleaved) {
-      uint8_t *own = w->own + worker * w->group;
-      interleave_group(own, group, w->format, a->inputs / numbers_of(w->format), least_of(ROWS, a->outputs - g * ROWS));
-      group = own;
-    }
-    int8_group_of_any(w, group, g * ROWS);
   }
 }
 
@@ -183,14 +191,15 @@ static int32_t linear_int8(const lcm_linear_int8_args *a, format_t format, bool 
   int8_work_t w = {.args = a, .format = format, .interleaved = interleaved,
                    .group = ROWS * a->inputs / numbers_of(format) * size_of(format)};
   const int64_t own = interleaved ? 0 : workers() * w.group;
-  uint8_t *memory = scratch((size_t)(numbers + strips * (int64_t)(sizeof(float) + 2 * sizeof(int32_t)) + own + FETCH));
+  const int64_t of_strips = strips * (int64_t)(sizeof(float) + 2 * sizeof(int32_t));
+  uint8_t *memory = scratch((size_t)(numbers + of_strips + own));
   if (!memory) return LCM_NO_MEMORY;
   w.scale = (float *)memory;
   w.sum = (int32_t *)(w.scale + strips);
   w.whole = (int8_t *)(w.sum + 2 * strips);
   w.own = (uint8_t *)w.whole + numbers;
-  const int64_t groups = pieces_of(a->outputs, ROWS), least = pieces_of(LEAST_BYTES, w.group * most_of(1, a->rows / 2) + 1);
-  w.each = most_of(least, pieces_of(groups, INT8_PIECES * workers()));
+  const int64_t groups = pieces_of(a->outputs, ROWS), bytes = w.group * most_of(1, a->rows / 2) + 1;
+  w.each = most_of(pieces_of(LEAST_BYTES, bytes), pieces_of(groups, INT8_PIECES * workers()));
   const int32_t code = in_parallel(pieces_of(a->rows, rounded_rows(a)), round_piece, &w);
   return code ? code : in_parallel(pieces_of(groups, w.each), int8_piece, &w);
 }

@@ -77,9 +77,8 @@ INLINE vi units(const uint8_t *p) {
 
 /* The lower halves of the lanes are f16. */
 INLINE vf low_halves(vi x) {
-  const vu16 narrow = __builtin_convertvector(x, vu16);
   uint16_t p[LANES];
-  memcpy(p, &narrow, sizeof p);
+  vi_to_16(p, x);
   return vf_from_f16(p);
 }
 
@@ -88,12 +87,12 @@ INLINE vb low_bits(vi x, int shift, int32_t mask) { return (vb)((x >> shift) & v
 /* As scale_of and minimum_of, for LANES rows. */
 INLINE void scales_of_rows(const uint8_t *s, int n, vi *scale, vi *minimum) {
   if (n < 4) {
-    *scale = bytes(s + n * ROWS) & 63;
-    *minimum = bytes(s + (n + 4) * ROWS) & 63;
+    *scale = vi_from_u8(s + n * ROWS) & 63;
+    *minimum = vi_from_u8(s + (n + 4) * ROWS) & 63;
   } else {
-    const vi low = bytes(s + (n + 4) * ROWS);
-    *scale = (low & 15) | bytes(s + (n - 4) * ROWS) >> 6 << 4;
-    *minimum = low >> 4 | bytes(s + n * ROWS) >> 6 << 4;
+    const vi low = vi_from_u8(s + (n + 4) * ROWS);
+    *scale = (low & 15) | vi_from_u8(s + (n - 4) * ROWS) >> 6 << 4;
+    *minimum = low >> 4 | vi_from_u8(s + n * ROWS) >> 6 << 4;
   }
 }
 
@@ -103,11 +102,13 @@ INLINE strip_t strip(const format_t format, const uint8_t *b, int n, int row) {
   const uint8_t *b2 = b + 2 * row, *b4 = b + 4 * row; /* these rows in fields whose units are of 2 and 4 bytes */
   if (format == Q8_0) {
     s.scale[0] = halves(b2);
+#pragma GCC unroll 8
     for (int j = 0; j < 8; j++) s.w[j] = (vb)units(b4 + 2 * ROWS + j * 4 * ROWS);
   } else if (format == Q4_0 || format == Q4_1) {
     const int q = format == Q4_0 ? 2 : 4;
     s.scale[0] = halves(b2);
     if (format == Q4_1) s.minimum = -halves(b2 + 2 * ROWS);
+#pragma GCC unroll 8
     for (int j = 0; j < 4; j++) {
       const vi x = units(b4 + q * ROWS + j * 4 * ROWS);
       s.w[j] = low_bits(x, 0, 15);
@@ -119,6 +120,7 @@ INLINE strip_t strip(const format_t format, const uint8_t *b, int n, int row) {
     scales_of_rows(b + row + 4 * ROWS, n, &scale, &minimum);
     s.scale[0] = halves(b2) * numbers(scale);
     s.minimum = halves(b2 + 2 * ROWS) * numbers(minimum);
+#pragma GCC unroll 8
     for (int j = 0; j < 8; j++) {
       s.w[j] = low_bits(units(b4 + q * ROWS + (n / 2 * 8 + j) * 4 * ROWS), n % 2 * 4, 15);
       if (format == Q5_K) s.w[j] |= low_bits(units(b4 + 16 * ROWS + j * 4 * ROWS), n, 1) << 4;
@@ -126,7 +128,8 @@ INLINE strip_t strip(const format_t format, const uint8_t *b, int n, int row) {
   } else {
     const int half_of_it = n / 4, quarter = n % 4;
     for (int i = 0; i < 2; i++)
-      s.scale[i] = halves(b2) * numbers(signed_bytes(b + row + (2 + 2 * n + i) * ROWS));
+      s.scale[i] = halves(b2) * numbers(vi_from_i8(b + row + (2 + 2 * n + i) * ROWS));
+#pragma GCC unroll 8
     for (int j = 0; j < 8; j++) {
       const vi low = units(b4 + 18 * ROWS + (16 * half_of_it + 8 * (quarter % 2) + j) * 4 * ROWS);
       const vi high = units(b4 + 146 * ROWS + (8 * half_of_it + j) * 4 * ROWS);
@@ -178,13 +181,16 @@ INLINE strip_t strip_of_rows(const format_t format, const uint8_t *b, int64_t ro
   vi x[4];
   s.scale[0] = h->d;
   if (format == Q8_0) {
+#pragma GCC unroll 8
     for (int j = 0; j < 8; j += 4) {
       units_of_rows(b + 2 + 4 * j, row, x);
+#pragma GCC unroll 8
       for (int u = 0; u < 4; u++) s.w[j + u] = (vb)x[u];
     }
   } else if (format == Q4_0 || format == Q4_1) {
     if (format == Q4_1) s.minimum = h->m;
     units_of_rows(b + (format == Q4_0 ? 2 : 4), row, x);
+#pragma GCC unroll 8
     for (int j = 0; j < 4; j++) {
       s.w[j] = low_bits(x[j], 0, 15);
       s.w[j + 4] = low_bits(x[j], 4, 15);
@@ -196,11 +202,14 @@ INLINE strip_t strip_of_rows(const format_t format, const uint8_t *b, int64_t ro
     const vi minimum = n < 4 ? second & 63 : (third >> 4 & 15) | (second >> 6 & 3) << 4;
     s.scale[0] = h->d * numbers(scale);
     s.minimum = h->m * numbers(minimum);
+#pragma GCC unroll 8
     for (int j = 0; j < 8; j += 4) {
       units_of_rows(b + (format == Q4_K ? 16 : 48) + n / 2 * 32 + 4 * j, row, x);
+#pragma GCC unroll 8
       for (int u = 0; u < 4; u++) s.w[j + u] = low_bits(x[u], n % 2 * 4, 15);
       if (format == Q4_K) continue;
       units_of_rows(b + 16 + 4 * j, row, x);
+#pragma GCC unroll 8
       for (int u = 0; u < 4; u++) s.w[j + u] |= low_bits(x[u], n, 1) << 4;
     }
   } else {
@@ -208,10 +217,13 @@ INLINE strip_t strip_of_rows(const format_t format, const uint8_t *b, int64_t ro
     const vi both = h->scales[n / 2] >> (n % 2 * 16);
     s.scale[0] = h->d * numbers(both << 24 >> 24);
     s.scale[1] = h->d * numbers(both << 16 >> 24);
+#pragma GCC unroll 8
     for (int j = 0; j < 8; j += 4) {
       units_of_rows(b + half_of_it * 64 + quarter % 2 * 32 + 4 * j, row, x);
+#pragma GCC unroll 8
       for (int u = 0; u < 4; u++) s.w[j + u] = low_bits(x[u], quarter / 2 * 4, 15);
       units_of_rows(b + 128 + half_of_it * 32 + 4 * j, row, x);
+#pragma GCC unroll 8
       for (int u = 0; u < 4; u++) s.w[j + u] |= low_bits(x[u], 2 * quarter, 3) << 4;
     }
   }

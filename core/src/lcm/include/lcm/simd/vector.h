@@ -129,6 +129,36 @@ static inline vf vf_sums(vf x[LANES]) {
   return x[0];
 }
 
+/* LANES bytes, without and with a sign. */
+#ifndef vi_from_u8
+static inline vi vi_from_u8(const uint8_t *p) {
+  vi x;
+  for (int i = 0; i < LANES; i++) x[i] = p[i];
+  return x;
+}
+#endif
+
+#ifndef vi_from_i8
+static inline vi vi_from_i8(const uint8_t *p) {
+  vi x;
+  for (int i = 0; i < LANES; i++) x[i] = (int8_t)p[i];
+  return x;
+}
+#endif
+
+/* The lowest bytes of the lanes, and their lower halves. */
+#ifndef vi_to_8
+static inline void vi_to_8(int8_t *p, vi x) {
+  for (int i = 0; i < LANES; i++) p[i] = (int8_t)x[i];
+}
+#endif
+
+#ifndef vi_to_16
+static inline void vi_to_16(uint16_t *p, vi x) {
+  for (int i = 0; i < LANES; i++) p[i] = (uint16_t)x[i];
+}
+#endif
+
 /* Lane i of the sum, and the products of its four bytes of a and b. A `vec.h` whose instruction takes a without
    a sign adds DOT_BIAS to every byte of a, and so DOT_BIAS times every byte of b to the sum. */
 #ifndef vi_dot
