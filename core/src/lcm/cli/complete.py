@@ -1,4 +1,7 @@
-"""lcm complete: continue a piece of code, up to the end of the block that it begins."""
+"""lcm complete: continue a piece of code up to the end of its block, or fill a gap in a file."""
+
+import re
+from pathlib import Path
 
 import click
 
@@ -19,14 +22,22 @@ def command(
     prompt: str, model: str, backend: str, max_tokens: int | None, whole: bool, as_json: bool,
     **controls: object,
 ) -> None:  # fmt: skip
-    """Continue PROMPT, a piece of code; - reads it from standard input.
+    """Continue PROMPT, a piece of code; - reads it from standard input. Or FILE:LINE:COLUMN: print what
+    belongs there, between what is before it and behind it; for models that have learned to fill gaps.
 
     \b
     lcm complete "def read_json(path):"
     cat half.py | lcm complete - --model runs/mine
+    lcm complete half.py:12:5 --model qwen2.5-coder
     """
     from lcm.cli.generate import run
+    from lcm.text.gap import Gap
 
+    place = re.fullmatch(r"(.+):(\d+):(\d+)", prompt)
+    if place and Path(place[1]).is_file():
+        gap = Gap.at(Path(place[1]), int(place[2]), int(place[3]))
+        run(gap, model, backend, max_tokens, (), as_json, 0, controls)
+        return
     stop = () if whole else BLOCK_ENDS
     run(options.text_or_stdin(prompt), model, backend, max_tokens, stop, as_json, 0, controls)
 

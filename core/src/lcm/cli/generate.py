@@ -1,10 +1,13 @@
 """lcm generate: continue a prompt, with every control over sampling."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lcm.cli import options
+
+if TYPE_CHECKING:
+    from lcm.text.gap import Gap
 
 
 @click.command()
@@ -34,10 +37,10 @@ def command(
 
 
 def run(
-    prompt: str, model: str, backend: str, max_tokens: int | None, stop: tuple[str, ...], as_json: bool,
-    logprobs: int, controls: dict[str, Any],
+    prompt: "str | Gap", model: str, backend: str, max_tokens: int | None, stop: tuple[str, ...],
+    as_json: bool, logprobs: int, controls: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Print the prompt and, as it comes, its continuation; or one JSON object."""
+    """Print, as it comes, the prompt and its continuation, or what fills the gap; or one JSON object."""
     sampling = options.take_sampling(controls)
     from lcm.backend import dispatch
     from lcm.cli import tune
@@ -53,7 +56,7 @@ def run(
         else:
             pieces = loaded.stream(prompt, **settings)
             first = next(pieces)  # what is wrong with the prompt shows before anything is printed
-            click.echo(prompt + first.text, nl=False)
+            click.echo((prompt if isinstance(prompt, str) else "") + first.text, nl=False)
             for piece in pieces:
                 click.echo(piece.text, nl=False)
             click.echo()

@@ -12,6 +12,7 @@ from lcm.errors import ContextError, UsageError
 from lcm.generate.decoder import Decoder
 from lcm.generate.sampling import Sampler, Sampling
 from lcm.nn import Model
+from lcm.text.gap import Gap, gap_ids
 from lcm.text.tokenizer import Tokenizer
 
 GREEDY = Sampling()
@@ -60,10 +61,10 @@ class TextModel:
         return frozenset() if self.tokenizer.end is None else frozenset([self.tokenizer.end])
 
     def complete(
-        self, prompt: str, *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
+        self, prompt: str | Gap, *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
         stop: Sequence[str] = (), logprobs: int = 0,
     ) -> Completion:  # fmt: skip
-        """The prompt's continuation, whole."""
+        """The prompt's continuation, whole; or what belongs into the gap."""
         started = time.perf_counter()
         first = 0.0
         pieces = []
@@ -77,21 +78,23 @@ class TextModel:
             "".join(p.text for p in pieces),
             tuple(p.token for p in pieces if p.token is not None),
             pieces[-1].finish or "",
-            len(self.prompt_ids(prompt)),
+            len(self.prompt_ids(prompt, max_tokens)),
             first - started,
             ended - first,
             tuple(pieces),
         )
 
     def stream(
-        self, prompt: str, *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
+        self, prompt: str | Gap, *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
         stop: Sequence[str] = (), logprobs: int = 0,
     ) -> Iterator[Piece]:  # fmt: skip
         """The prompt's continuation as it comes; `ContextError` if it cannot fit the model's context.
 
-        Without `max_tokens` it ends after 128 tokens, or where the context is full.
+        Without `max_tokens` it ends after 128 tokens, or where the context is full. Of what is around a
+        gap as much is read as fits.
         """
-        ids = self.prompt_ids(prompt)
+        ids = self.prompt_ids(prompt, max_tokens)
+        ends = self.ends if isinstance(prompt, str) else frozenset(self.tokenizer.special.values())
         if max_tokens is None:
             max_tokens = max(1, min(DEFAULT_TOKENS, self.model.context - len(ids)))
         self._check(len(ids), max_tokens, stop)
@@ -102,7 +105,7 @@ class TextModel:
         finish = "length"
         for count in range(1, max_tokens + 1):
             token, logs = sampler.choose(logits[: self.tokenizer.vocabulary])  # models pad theirs
-            if token in self.ends:
+            if token in ends:
                 finish = "end"
                 break
             out = held.push(text.push(token))
@@ -115,8 +118,15 @@ class TextModel:
         rest = "" if held.stopped else held.push(text.flush()) + held.rest()
         yield Piece(rest, finish=finish)
 
-    def prompt_ids(self, prompt: str) -> list[int]:
-        """The prompt's tokens, behind the one that starts a text where the tokenizer has one."""
+    def prompt_ids(self, prompt: str | Gap, max_tokens: int | None = None) -> list[int]:
+        """The prompt's tokens, behind the one that starts a text where the tokenizer has one.
+
+        Those of a gap leave room for `max_tokens`.
+        """
+        if isinstance(prompt, Gap):
+            return gap_ids(
+                self.tokenizer, prompt, self.model.context - (max_tokens or DEFAULT_TOKENS)
+            )
         ids = self.tokenizer.encode(prompt)
         start = self.tokenizer.start if self.tokenizer.start is not None else self.tokenizer.end
         if self.tokenizer.start is not None or not ids:
