@@ -53,6 +53,7 @@ REAL: dict[str, tuple[Sizes, ...]] = {
         {"rows": 1, "inputs": 4864, "outputs": 896},
         {"rows": 130, "inputs": 1030, "outputs": 515},
         {"rows": 1030, "inputs": 33, "outputs": 520},
+        {"rows": 130, "inputs": 1100, "outputs": 70},
     ),
     "linear_int8": (
         {"rows": 1, "inputs": 896, "outputs": 4864},

@@ -55,10 +55,11 @@ static int64_t equal_parts(int64_t size, int64_t most, int64_t unit) {
   return size <= most ? round_up(size, unit) : round_up(pieces_of(size, pieces_of(size, most)), unit);
 }
 
-/* Along k: a panel of y passes through the first cache, or stays in the second where there are but one or two. */
+/* Along k, in whole blocks of x: a panel of y passes through the first cache, or stays in the second where there
+   are but one or two. */
 static int64_t step_of(const product_t *p) {
   const int64_t most = p->columns <= FEW_COLUMNS ? caches.l2 / 4 : caches.l1 * 4 / 3;
-  return p->depth ? equal_parts(p->depth, most / bytes_of(TILE_COLUMNS), 1) : 1;
+  return p->depth ? equal_parts(p->depth, most / bytes_of(TILE_COLUMNS), numbers_of(p->x.format)) : 1;
 }
 
 /* Rows along memory are read in place; those that fill no tile are packed. */
