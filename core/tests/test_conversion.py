@@ -1,9 +1,11 @@
 """Conversion: a model's files as other kinds of files, which hold the same model."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from lcm import formats, models
+from lcm import formats, host, models
 from lcm.backend import native
 from lcm.backend.contract import Backend
 from lcm.errors import FileError, LcmWarning, UsageError
@@ -241,6 +243,17 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path, tokenizer):
     with pytest.raises(FileError, match="a GGUF file of a qwen2 cannot say use_sliding_window=True"):
         to_gguf(made(windowed, tmp_path / "windowed", tokenizer), tmp_path / "x.gguf", "f32")
     assert not (tmp_path / "x.gguf").exists()
+
+
+@pytest.mark.parametrize("as_stored", [True, False])
+def test_what_does_not_fit_in_memory_is_refused_before_it_is_read(
+    tmp_path, tokenizer, monkeypatch, as_stored
+):
+    folder = made(CONFIGS["llama"], tmp_path / "folder", tokenizer)
+    small = dataclasses.replace(host.current(), memory=host.Fact(100_000, "a test"))
+    monkeypatch.setattr(host, "current", lambda: small)
+    with pytest.raises(FileError, match=r"its weights take 0\.00 GB, and this machine has 0\.00 GB"):
+        models.load(folder, as_stored=as_stored)
 
 
 def test_a_gguf_file_of_something_else_is_refused(tmp_path):

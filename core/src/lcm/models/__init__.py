@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lcm import formats
+from lcm import formats, host
 from lcm.errors import FileError, LcmError, UsageError
 from lcm.files.gguf import open_gguf
 from lcm.files.safetensors import save_safetensors
@@ -92,12 +92,23 @@ def opened(path: str | Path) -> tuple[Model, Weights]:
 
 def fill(model: Model, weights: Weights, where: str, *, as_stored: bool = False) -> None:
     """Give the model's parameters the weights of a checkpoint, every one exactly once."""
-    parameters = model.parameters()
-    for name, stored in matched(model, weights, where).items():
+    parameters, found = model.parameters(), matched(model, weights, where)
+    kept = ((stored.format if as_stored else "f32", parameters[n].size) for n, stored in found.items())
+    _refuse_what_does_not_fit(where, sum(formats.FORMATS[format].bytes(n) for format, n in kept))
+    for name, stored in found.items():
         if as_stored:
             keep(parameters[name], stored.array(), stored.format)
         else:
             parameters[name].data[...] = formats.decode(stored.array(), stored.format)
+
+
+def _refuse_what_does_not_fit(where: str, needed: int) -> None:
+    memory = host.current().memory.value
+    if memory is not None and needed > memory:
+        raise FileError(
+            f"{where}: its weights take {needed / 1e9:.2f} GB, and this machine has {memory / 1e9:.2f} GB of "
+            "memory; write it in fewer bits (lcm quantize), or take a smaller model"
+        )
 
 
 @dataclass(frozen=True)
