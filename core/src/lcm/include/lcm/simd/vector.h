@@ -129,9 +129,12 @@ static inline vf vf_sums(vf x[LANES]) {
   return x[0];
 }
 
+/* Plain C for what every instruction set has an instruction for: inlined, it would take minutes to compile. */
+#define APART __attribute__((noinline, unused))
+
 /* LANES bytes, without and with a sign. */
 #ifndef vi_from_u8
-static inline vi vi_from_u8(const uint8_t *p) {
+static APART vi vi_from_u8(const uint8_t *p) {
   vi x;
   for (int i = 0; i < LANES; i++) x[i] = p[i];
   return x;
@@ -139,7 +142,7 @@ static inline vi vi_from_u8(const uint8_t *p) {
 #endif
 
 #ifndef vi_from_i8
-static inline vi vi_from_i8(const uint8_t *p) {
+static APART vi vi_from_i8(const uint8_t *p) {
   vi x;
   for (int i = 0; i < LANES; i++) x[i] = (int8_t)p[i];
   return x;
@@ -148,13 +151,13 @@ static inline vi vi_from_i8(const uint8_t *p) {
 
 /* The lowest bytes of the lanes, and their lower halves. */
 #ifndef vi_to_8
-static inline void vi_to_8(int8_t *p, vi x) {
+static APART void vi_to_8(int8_t *p, vi x) {
   for (int i = 0; i < LANES; i++) p[i] = (int8_t)x[i];
 }
 #endif
 
 #ifndef vi_to_16
-static inline void vi_to_16(uint16_t *p, vi x) {
+static APART void vi_to_16(uint16_t *p, vi x) {
   for (int i = 0; i < LANES; i++) p[i] = (uint16_t)x[i];
 }
 #endif
@@ -163,7 +166,7 @@ static inline void vi_to_16(uint16_t *p, vi x) {
    a sign adds DOT_BIAS to every byte of a, and so DOT_BIAS times every byte of b to the sum. */
 #ifndef vi_dot
 #define DOT_BIAS 0
-static inline vi vi_dot(vi sum, vb a, vb b) {
+static APART vi vi_dot(vi sum, vb a, vb b) {
   for (int i = 0; i < 4 * LANES; i++) sum[i / 4] += a[i] * b[i];
   return sum;
 }
@@ -171,7 +174,7 @@ static inline vi vi_dot(vi sum, vb a, vb b) {
 
 /* The same for bytes of a that are 0 to 63, and nothing is added. */
 #ifndef vi_dot_small
-static inline vi vi_dot_small(vi sum, vb a, vb b) {
+static APART vi vi_dot_small(vi sum, vb a, vb b) {
   for (int i = 0; i < 4 * LANES; i++) sum[i / 4] += a[i] * b[i];
   return sum;
 }
@@ -179,7 +182,7 @@ static inline vi vi_dot_small(vi sum, vb a, vb b) {
 
 /* 16 bytes from each of LANES / 4 places, so many bytes apart, one behind the other. */
 #ifndef vi_gather_quads
-static inline vi vi_gather_quads(const uint8_t *p, int64_t step) {
+static APART vi vi_gather_quads(const uint8_t *p, int64_t step) {
   vi x;
   for (int i = 0; i < LANES / 4; i++) memcpy((char *)&x + 16 * i, p + i * step, 16);
   return x;
@@ -188,7 +191,7 @@ static inline vi vi_gather_quads(const uint8_t *p, int64_t step) {
 
 /* In each 16 bytes, x[i][j] and x[j][i] change places. */
 #ifndef vi_transpose_quads
-static inline void vi_transpose_quads(vi x[4]) {
+static APART void vi_transpose_quads(vi x[4]) {
   vi y[4];
   for (int i = 0; i < 4; i++)
     for (int j = 0; j < LANES; j++) y[i][j] = x[j % 4][j / 4 * 4 + i];
