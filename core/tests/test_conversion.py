@@ -166,8 +166,9 @@ def test_a_format_that_no_backend_reads_becomes_f32_and_that_is_said(
     only_backend(Backend("none", {}))
     folder = made(CONFIGS["llama"], tmp_path / "folder", tokenizer)
     to_gguf(folder, tmp_path / "model.gguf", "q8_0")
-    with pytest.warns(LcmWarning, match="no backend here computes with q8_0: such weights"):
+    with pytest.warns(LcmWarning, match="no backend here computes with q8_0: such weights") as said:
         stored = models.load(tmp_path / "model.gguf", as_stored=True)
+    assert len(said) == 1
     assert {p.format for p in stored.parameters().values()} == {"f32"}
 
 
@@ -175,6 +176,10 @@ def test_what_meets_the_weights_is_int8_or_f32(tmp_path, tokenizer, monkeypatch)
     monkeypatch.setenv("LCM_ACTIVATIONS", "int4")
     folder = made(CONFIGS["llama"], tmp_path / "folder", tokenizer)
     with pytest.raises(UsageError, match="'activations' must be int8 or f32, not 'int4'"):
+        models.load(folder, as_stored=True)
+    monkeypatch.setenv("LCM_ACTIVATIONS", "int8")
+    monkeypatch.setenv("LCM_INTERLEAVE", "no")
+    with pytest.raises(UsageError, match="'interleave' must be on or off, not 'no'"):
         models.load(folder, as_stored=True)
 
 

@@ -1,8 +1,10 @@
 """Fill-in-the-middle: places in files, the prompts of each family, and what fits a context."""
 
 import pytest
+from click.testing import CliRunner
 
 from lcm import models
+from lcm.cli.complete import command
 from lcm.errors import FileError, LcmWarning, UsageError
 from lcm.generate.text_model import TextModel
 from lcm.text.gap import FORMS, Gap, form_of, gap_ids
@@ -82,6 +84,17 @@ def test_a_place_that_is_not_there_is_refused(tmp_path, line, column, message):
     path.write_text("ab\ncd\n", encoding="utf-8")
     with pytest.raises(UsageError, match=f"a.py:{line}:{column}: .*{message}"):
         Gap.at(path, line, column)
+
+
+def test_a_form_feed_ends_no_line(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text("a\x0cb\u2028c\nd\n", encoding="utf-8")
+    assert Gap.at(path, 2, 1) == Gap("a\x0cb\u2028c\n", "d\n")
+
+
+def test_a_file_that_is_not_there_is_not_taken_for_a_prompt(tmp_path):
+    done = CliRunner().invoke(command, [f"{tmp_path}/hlaf.py:1:1"])
+    assert isinstance(done.exception, FileError) and "hlaf.py" in str(done.exception)
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):

@@ -33,8 +33,7 @@ def command(
     from lcm.cli.generate import run
     from lcm.text.gap import Gap
 
-    place = re.fullmatch(r"(.+):(\d+):(\d+)", prompt)
-    if place and Path(place[1]).is_file():
+    if place := re.fullmatch(r"(\S+):(\d+):(\d+)", prompt):
         gap = Gap.at(Path(place[1]), int(place[2]), int(place[3]))
         run(gap, model, backend, max_tokens, (), as_json, 0, controls)
         return

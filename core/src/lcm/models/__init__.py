@@ -23,7 +23,7 @@ from lcm.files.safetensors import save_safetensors
 from lcm.files.sharded import ShardedWeights, TensorFile
 from lcm.files.weights import open_weights
 from lcm.models import gguf
-from lcm.models.keeping import keep, settle
+from lcm.models.keeping import keep, settle, warn_of_unread
 from lcm.nn import Model
 
 Weights = TensorFile | ShardedWeights | gguf.GgufWeights
@@ -95,6 +95,8 @@ def fill(model: Model, weights: Weights, where: str, *, as_stored: bool = False)
     parameters, found = model.parameters(), matched(model, weights, where)
     kept = ((stored.format if as_stored else "f32", parameters[n].size) for n, stored in found.items())
     _refuse_what_does_not_fit(where, sum(formats.FORMATS[format].bytes(n) for format, n in kept))
+    if as_stored:
+        warn_of_unread(s.format for n, s in found.items() if parameters[n].ndim == 2)
     for name, stored in found.items():
         if as_stored:
             keep(parameters[name], stored.array(), stored.format)

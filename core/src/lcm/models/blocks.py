@@ -6,6 +6,7 @@ B batch   T tokens   D model width   H query heads   K key heads   Q head width 
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -61,7 +62,7 @@ class Config:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowedConfig(Config):
+class WindowedConfig(Config, ABC):
     """The same where some layers see only the last `sliding_window` positions."""
 
     sliding_window: int | None
@@ -71,9 +72,9 @@ class WindowedConfig(Config):
     def window(self) -> int | None:
         return self.sliding_window
 
+    @abstractmethod
     def usual_types(self) -> tuple[str, ...]:
         """Each layer's type, where `layer_types` does not say it."""
-        raise NotImplementedError
 
     def windows(self) -> list[int]:
         """For each layer, how many positions it sees; 0 is all."""

@@ -1,6 +1,7 @@
 """How a model that only runs keeps its weights: as they are stored, interleaved for kernels, or as f32."""
 
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -13,15 +14,22 @@ from lcm.ops import linear_int8
 from lcm.tensor import Tensor
 
 ACTIVATIONS = ("int8", "f32")
+INTERLEAVE = ("on", "off")
+
+
+def warn_of_unread(formats_of_matrices: Iterable[str]) -> None:
+    """Say once which formats no kernel here reads: matrices in these become f32."""
+    if unread := sorted(f for f in set(formats_of_matrices) if not _is_read(f)):
+        warnings.warn(
+            LcmWarning(
+                f"no backend here computes with {', '.join(unread)}: such weights take more memory, as f32"
+            ),
+            stacklevel=2,
+        )
 
 
 def keep(parameter: Tensor, array: np.ndarray, format: str) -> None:
     """Let the parameter be these numbers as they are stored; as f32 where no kernel here reads the format."""
-    if array.ndim == 2 and not _is_read(format):
-        warnings.warn(
-            LcmWarning(f"no backend here computes with {format}: such weights take more memory, as f32"),
-            stacklevel=2,
-        )
     if array.ndim == 2 and _is_read(format):
         parameter.data, parameter.format = np.ascontiguousarray(array), format
     else:
@@ -32,6 +40,8 @@ def settle(model: Model) -> None:
     """Choose how each product with weights in blocks is computed, and lay its weights out for it."""
     if (activations := settings.get("activations")) not in ACTIVATIONS:
         raise UsageError(f"the setting 'activations' must be int8 or f32, not {activations!r}")
+    if (interleave := settings.get("interleave")) not in INTERLEAVE:
+        raise UsageError(f"the setting 'interleave' must be on or off, not {interleave!r}")
     if activations == "f32":
         return
     made: dict[int, Tensor] = {}  # by what it is made of, which may have several uses

@@ -3,6 +3,7 @@
 Bavarian et al., 2022. Each learned it with control tokens of its own, by which it is known here.
 """
 
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ class Gap:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise FileError(f"{path}: cannot be read as text: {error}") from None
-        lines = text.splitlines(keepends=True)
+        lines = io.StringIO(text).readlines()  # as editors count: other separators end no line
         if not 1 <= line <= len(lines) + 1:
             raise UsageError(f"{path}:{line}:{column}: the file has {len(lines)} lines")
         here = lines[line - 1] if line <= len(lines) else ""
