@@ -10,7 +10,7 @@ import click
 
 model = click.option(
     "--model", "-m", default="", metavar="MODEL",
-    help="A folder with a model, a training run, or the name of an installed one.",
+    help="A folder with a model, a GGUF file, a training run, or the name of an installed one.",
 )  # fmt: skip
 backend = click.option(
     "--backend", "-b", default="", metavar="NAME", help="Run every op that it has on this backend."

@@ -31,7 +31,9 @@ def find_model(name: str = "") -> Path:
     name = name or (DEFAULT if DEFAULT in known or not known else next(iter(known)))
     if name not in known:
         there = ", ".join(known) or "none; pip install 'lcm[tinycode]', or train one: lcm train"
-        raise UsageError(f"no model {name!r}: not a folder with a config.json; installed: {there}")
+        raise UsageError(
+            f"no model {name!r}: neither a folder with a config.json nor a GGUF file; installed: {there}"
+        )
     return known[name]
 
 
