@@ -21,7 +21,7 @@ LAYERS = (
     ("nn",),
     ("models",),
     ("generate",),
-    ("train",),
+    ("train", "evaluation"),
     ("serve", "bench", "testing", "building"),
     ("cli",),
 )

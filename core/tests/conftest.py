@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from installing import site
 
-from lcm.backend import discovery, dispatch
+from lcm.backend import discovery, dispatch, native
 from lcm.building import compile_library
 
 __all__ = ["site"]
@@ -48,3 +48,9 @@ def only_backend(monkeypatch):
 def kit_library(compile_kit):
     """The whole kit, for whatever machine this is."""
     return compile_kit("#include <lcm/simd/kernels.h>\n")
+
+
+@pytest.fixture
+def kit(kit_library, only_backend):
+    """The kit's kernels are what runs."""
+    only_backend(native.load(kit_library, "kit"))

@@ -1,4 +1,4 @@
-"""lcm bench: limits, the ladder, kernels, training, writing, starting; figures are what they say."""
+"""lcm bench: limits, the ladder, kernels, training; figures are what they say."""
 
 import dataclasses
 import signal
@@ -8,20 +8,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from lcm import host, models, no_grad
+from lcm import host, models
 from lcm.backend import limits, native
 from lcm.backend.contract import Backend
 from lcm.backend.selftest import parse
-from lcm.bench import generate, ladder, ops, rungs, startup, timing, train
+from lcm.bench import ladder, ops, rungs, timing, train
 from lcm.bench.results import Results
 from lcm.cli import main
 from lcm.cli.bench import command
-from lcm.errors import LcmError, UsageError
-from lcm.generate.decoder import Decoder
-from lcm.generate.loading import load_model
 from lcm.ops.cases import possible
-from lcm.text.tokenizer import Tokenizer
-from lcm.train.checkpoint import save_model
 
 
 @pytest.fixture
@@ -245,7 +240,7 @@ def test_every_kernel_has_shapes_of_which_there_are_arguments():
             assert not (is_gradient and sizes.get("rows") == 1)
 
 
-# Training, writing, starting.
+# Training.
 
 
 @pytest.fixture
@@ -280,53 +275,6 @@ def test_a_step_of_the_benchmark_trains(tiny):
     assert all((p.data != before[n]).any() for n, p in tiny.parameters().items())
 
 
-@pytest.fixture
-def writer(tmp_path):
-    """A folder with a model that has learnt nothing."""
-    tokenizer = Tokenizer.train(["def f(x):\n    return x\n"] * 4, vocabulary=280)
-    config = (
-        train.SAME | train.PRESETS["4x128"] | {"vocab_size": tokenizer.vocabulary, "n_layer": 1}
-    )
-    save_model(tmp_path / "writer", models.fresh(config, seed=0), tokenizer)
-    return tmp_path / "writer"
-
-
-def test_writing_is_told_by_phase(writer, monkeypatch):
-    monkeypatch.setenv("LCM_BACKEND", "reference")
-    prefill, decode = generate.run(str(writer), prompt=9, tokens=4, budget=0.05, price=3.6).rows
-    assert prefill.case == {"model": "writer", "phase": "prefill", "tokens": 9}
-    assert prefill.figures["tokens/s"] == pytest.approx(9 / prefill.median)
-    assert decode.figures["tokens/s"] == pytest.approx(1 / decode.median)
-    assert len(decode.seconds) % 4 == 0
-    assert decode.figures["outside kernels"] == 1 and decode.figures["kernels ms"] == 0
-    with pytest.raises(UsageError, match="context of 64"):
-        generate.run(str(writer), prompt=60, tokens=4)
-
-
-def test_kernels_are_told_from_bodies(writer, backend, only_backend):
-    only_backend(backend)
-    with no_grad():
-        decoder = Decoder(load_model(writer).model)
-        decoder.prefill([1, 2])
-        decoder.step(3)
-    bodies = [generate.is_body(call) for call in decoder.program.calls]
-    assert 0 < sum(bodies) < len(bodies)  # this kit has products alone
-    kernels, rest = generate.inside(decoder)
-    assert kernels > 0 and rest > 0
-
-
-def test_starting_is_told_by_process(writer):
-    results = startup.run(str(writer), budget=0.01)
-    names = [row.case["process"] for row in results.rows]
-    assert names[:4] == ["python", "import lcm", "lcm --version", "first token of writer"]
-    assert all(row.seconds for row in results.rows)
-
-
-def test_a_process_that_fails_is_not_a_time():
-    with pytest.raises(LcmError, match="failed: ValueError: no"):
-        startup._process("raise ValueError('no')")()
-
-
 # The command.
 
 
@@ -340,6 +288,11 @@ def test_a_process_that_fails_is_not_a_time():
         (["ops", "--op", "nothing"], "is no kernel of lcm's"),
         (["ops", "--backend", "nobody"], "no backend 'nobody' is ready"),
         (["train", "--context", "9999"], "is more than the model's"),
+        (
+            ["generate", "-p", "12,x"],
+            "--prompt is whole numbers, such as 512 or 128,512, not '12,x'",
+        ),
+        (["generate", "-d", "-1"], "--depth is whole numbers"),
         (["compare", "nothing.jsonl", "nothing.jsonl"], "nothing.jsonl: cannot be read"),
     ],
 )

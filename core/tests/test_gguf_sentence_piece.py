@@ -276,7 +276,7 @@ def test_llama_2s_own_file_is_written_as_it_is_and_mistrals_with_a_warning():
     prepend, replace = facts["normalizer"]["normalizers"]
     assert (prepend, replace["content"]) == ({"type": "Prepend", "prepend": "▁"}, "▁")
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
-    mistral = Tokenizer(json.dumps(facts | {"normalizer": None, "pre_tokenizer": metaspace}))
+    mistral = Tokenizer(facts | {"normalizer": None, "pre_tokenizer": metaspace})
     with pytest.warns(LcmWarning, match="puts a blank before every text"):
         written = mistral.gguf_metadata()
     found = Tokenizer.from_gguf(written)
@@ -293,7 +293,7 @@ def test_runs_of_blanks_with_merges_in_another_order_are_written_with_a_warning(
     assert len(runs) == 28 and runs != shortest_first
     changed = {**facts["model"], "merges": shortest_first + others}
     with pytest.warns(LcmWarning, match="a long run of blanks"):
-        written = Tokenizer(json.dumps(facts | {"model": changed})).gguf_metadata()
+        written = Tokenizer(facts | {"model": changed}).gguf_metadata()
     again = facts_of(written)["model"]["merges"]
     assert [merge for merge in again if merge in runs] == runs
 
@@ -318,7 +318,7 @@ def test_what_a_file_cannot_hold_is_refused(changes, said):
         changes = {"model": {"merges": [m for m in model["merges"] if m[0] + m[1] not in rare]}}
     facts = facts | changes | {"model": model | changes.get("model", {})}
     with pytest.raises(UsageError, match=said):
-        Tokenizer(json.dumps(facts)).gguf_metadata()
+        Tokenizer(facts).gguf_metadata()
 
 
 def test_a_vocabulary_of_llamas_size_is_read_in_a_second():

@@ -31,6 +31,7 @@ TEXTS = json.loads((HERE / "tokenizer_texts.json").read_text())
 NAMES = [(name, model) for model, family in FAMILIES.items() for name in family["names"]]
 GPT2, O200K = "openai-community/gpt2", "openai/gpt-oss-20b"
 END = "<|endoftext|>"
+WORD_LEVEL = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, "a"))
 # Ordinary ones, as `<think>` is in Qwen, runs of blanks in GPT-NeoX, and bytes in DeepSeek's coder.
 ADDED = {"<|fim_prefix|>": True, "<think>": False, "      ": False, "\u00f5": False, "\t\t": False}
 UNREACHABLE = ("Ġzyzzyva", "Ġqwerty", "superca", "HTTPS", "Äpfel", "2024", "Ġmain", "ABC")
@@ -131,7 +132,7 @@ def as_converted(facts, name, filler=8):
 def assert_same(facts, found):
     """The same ids for every text, plain and with control tokens, and the same texts for ids."""
     library = tokenizers.Tokenizer.from_str(json.dumps(facts))
-    own = Tokenizer(json.dumps(facts))
+    own = Tokenizer(facts)
     marked = [f"{text}{added}{text}" for added in (END, *ADDED) for text in TEXTS["edges"][:40]]
     every = [*texts(), *marked]
     expected = [e.ids for e in library.encode_batch(every, add_special_tokens=False)]
@@ -170,7 +171,7 @@ def test_names_for_the_same_tokenizer_stand_for_the_same_steps(name, model):
 @pytest.mark.parametrize("model", FAMILIES)
 def test_what_we_write_gives_the_same_ids_when_it_is_read(model):
     facts = tokenizer_json(model)
-    own = Tokenizer(json.dumps(facts), {"eos_token": END, "chat_template": "{{ x }}"})
+    own = Tokenizer(facts, {"eos_token": END, "chat_template": "{{ x }}"})
     metadata = own.gguf_metadata()
     written, first = metadata["tokenizer.ggml.pre"], FAMILIES[model]["names"][0]
     assert PRE_TOKENIZERS[written].steps == PRE_TOKENIZERS[first].steps
@@ -255,7 +256,7 @@ def test_a_file_without_its_pre_tokenizer_is_read_as_gpt_2s_with_a_warning(said)
 def test_a_blank_before_each_text_is_kept_where_gpt_2s_step_puts_it():
     facts = tokenizer_json(GPT2)
     facts = facts | {"pre_tokenizer": {**facts["pre_tokenizer"], "add_prefix_space": True}}
-    metadata = Tokenizer(json.dumps(facts)).gguf_metadata()
+    metadata = Tokenizer(facts).gguf_metadata()
     assert metadata["tokenizer.ggml.add_space_prefix"] is True
     assert_same(facts, Tokenizer.from_gguf(metadata))
 
@@ -263,7 +264,7 @@ def test_a_blank_before_each_text_is_kept_where_gpt_2s_step_puts_it():
 def changed(family, **changes):
     facts = json.loads(json.dumps(tokenizer_json(family)))
     facts["model"] |= changes.pop("model", {})
-    return Tokenizer(json.dumps(facts | changes))
+    return Tokenizer(facts | changes)
 
 
 @pytest.mark.parametrize(
@@ -277,8 +278,7 @@ def changed(family, **changes):
         (lambda: changed(GPT2, model={"end_of_word_suffix": "</w>"}), "marks at the ends"),
         (lambda: changed(GPT2, model={"dropout": 0.5}), "with dropout"),
         (lambda: changed(GPT2, pre_tokenizer={"type": "Whitespace"}), "steps Whitespace"),
-        (lambda: Tokenizer(tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, "a")).to_str()),
-         "kind WordLevel"),
+        (lambda: Tokenizer(json.loads(WORD_LEVEL.to_str())), "kind WordLevel"),
     ],
 )  # fmt: skip
 def test_what_a_file_cannot_hold_is_refused(tokenizer, said):
@@ -290,7 +290,7 @@ def test_what_a_file_cannot_hold_is_refused(tokenizer, said):
 def test_whole_words_need_no_name_of_their_own_where_merges_make_every_word():
     facts = json.loads(json.dumps(tokenizer_json(O200K, ())))
     facts["model"]["ignore_merges"] = False  # as Phi-4-mini has the same pre-tokenizer
-    own = Tokenizer(json.dumps(facts))
+    own = Tokenizer(facts)
     metadata = own.gguf_metadata()
     assert metadata["tokenizer.ggml.pre"] == "gpt-4o"
     assert Tokenizer.from_gguf(metadata).encode_batch(texts()) == own.encode_batch(texts())
@@ -302,7 +302,7 @@ def test_tokens_around_a_text_are_written_and_read():
     last = {token["content"]: token["id"] for token in facts["added_tokens"]}[END]
     around["single"].append({"SpecialToken": {"id": END, "type_id": 0}})
     around["special_tokens"][END] = {"id": END, "ids": [last], "tokens": [END]}
-    metadata = Tokenizer(json.dumps(facts | {"post_processor": around})).gguf_metadata()
+    metadata = Tokenizer(facts | {"post_processor": around}).gguf_metadata()
     library = tokenizers.Tokenizer.from_str(json.dumps(facts_of(metadata)))
     ids = library.encode("x").ids
     assert (ids[0], ids[-1]) == (0, last)
@@ -311,9 +311,9 @@ def test_tokens_around_a_text_are_written_and_read():
 
 def test_an_ordinary_token_gets_no_role_by_its_name():
     facts = json.loads(json.dumps(tokenizer_json(GPT2, ("<PRE>",))))
-    assert "tokenizer.ggml.fim_pre_token_id" in Tokenizer(json.dumps(facts)).gguf_metadata()
+    assert "tokenizer.ggml.fim_pre_token_id" in Tokenizer(facts).gguf_metadata()
     facts["added_tokens"] = [t for t in facts["added_tokens"] if t["content"] != "<|fim_prefix|>"]
-    own = Tokenizer(json.dumps(facts))
+    own = Tokenizer(facts)
     metadata = own.gguf_metadata()
     assert "tokenizer.ggml.fim_pre_token_id" not in metadata
     assert "<PRE>" not in Tokenizer.from_gguf(metadata).special
@@ -323,7 +323,7 @@ def test_a_token_that_takes_blanks_along_is_written_with_a_warning():
     facts = json.loads(json.dumps(tokenizer_json(GPT2)))
     facts["added_tokens"][0]["rstrip"] = True
     with pytest.warns(LcmWarning, match="takes the blanks beside it along"):
-        Tokenizer(json.dumps(facts)).gguf_metadata()
+        Tokenizer(facts).gguf_metadata()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Tokenizer(json.dumps(tokenizer_json(GPT2))).gguf_metadata()
+        Tokenizer(tokenizer_json(GPT2)).gguf_metadata()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lcm.errors import UsageError
+from lcm.errors import NumericsError, UsageError
 from lcm.generate.sampling import Sampler, Sampling, log_softmax
 
 LOGITS = np.array([1.0, 3.0, -2.0, 2.5, 3.0, 0.0, -1.0], np.float32)
@@ -86,14 +86,14 @@ def test_a_cut_token_is_never_drawn(logits, top_k, top_p, min_p, seed):
 
 
 def test_repetition_penalty_divides_what_is_above_zero_and_multiplies_what_is_below():
-    _, logs = Sampler(Sampling(repetition_penalty=2.0), prompt=[1, 2]).choose(LOGITS)
+    _, logs = Sampler(Sampling(repetition_penalty=2.0), prompt=[1, 2], logs=True).choose(LOGITS)
     wanted = LOGITS.astype(np.float64)
     wanted[1], wanted[2] = 1.5, -4.0
     np.testing.assert_allclose(logs, np.log(shares(wanted)), atol=1e-12)
 
 
 def test_presence_is_subtracted_once_and_frequency_each_time_for_what_was_generated():
-    sampler = Sampler(Sampling(presence_penalty=0.25, frequency_penalty=0.5), prompt=[3])
+    sampler = Sampler(Sampling(presence_penalty=0.25, frequency_penalty=0.5), prompt=[3], logs=True)
     wanted, logs = LOGITS.astype(np.float64), None
     found = []
     for _ in range(6):
@@ -116,7 +116,7 @@ def test_the_logits_given_are_left_as_they_are():
 
 @pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0])
 def test_probabilities_sum_to_one_even_of_huge_logits(temperature):
-    sampler = Sampler(Sampling(temperature=temperature, top_k=2, seed=0))
+    sampler = Sampler(Sampling(temperature=temperature, top_k=2, seed=0), logs=True)
     _, logs = sampler.choose(LOGITS * 1e4)
     assert abs(np.exp(logs).sum() - 1) < 1e-12
     np.testing.assert_allclose(
@@ -132,3 +132,32 @@ def test_probabilities_sum_to_one_even_of_huge_logits(temperature):
 def test_a_setting_that_cannot_be_meant_is_refused_by_name(name, value):
     with pytest.raises(UsageError, match=rf"^{name} must be .*, not {value}$"):
         Sampling(**{name: value})
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("penalty", [1.0, 1.5])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_no_token_is_chosen_from_what_is_no_number(temperature, penalty, bad):
+    logits = LOGITS.copy()
+    logits[2] = bad
+    sampler = Sampler(Sampling(temperature=temperature, repetition_penalty=penalty), prompt=[1])
+    with pytest.raises(NumericsError, match=f"logits have {bad} among them"):
+        sampler.choose(logits)
+
+
+def test_a_token_that_cannot_be_is_no_error():
+    logits = LOGITS.copy()
+    logits[1] = -np.inf
+    assert chosen(logits) == [4]
+
+
+@pytest.mark.parametrize(
+    "sampling", [{}, {"repetition_penalty": 1.3}, {"temperature": 0.7, "seed": 2}], ids=str
+)
+def test_what_is_told_does_not_change_what_is_chosen(sampling):
+    logits = np.random.default_rng(0).standard_normal((20, 50), np.float32)
+    told, silent = (Sampler(Sampling(**sampling), logs=logs) for logs in (True, False))
+    for row in logits:
+        (token, logs), (same, nothing) = told.choose(row), silent.choose(row)
+        assert token == same and nothing is None
+        assert logs.shape == (50,) and abs(np.exp(logs).sum() - 1) < 1e-12

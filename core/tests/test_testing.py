@@ -231,7 +231,7 @@ def test_every_result_has_a_tolerance():
 
 def test_special_numbers_are_for_inputs_that_there_are():
     for name, (inputs, kinds) in special.FORWARD.items():
-        assert set(inputs) <= set(CATALOGUE[name].signature.arrays)
+        assert set(inputs) <= set(CATALOGUE[name.partition("__")[0]].signature.arrays)
         assert set(kinds) <= set(special.VALUES)
 
 

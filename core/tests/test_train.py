@@ -8,10 +8,11 @@ import pytest
 
 from lcm import models, ops
 from lcm.errors import DataError, FileError, TrainingError, UsageError
+from lcm.evaluation.perplexity import evaluate
+from lcm.evaluation.text import as_split
 from lcm.files.safetensors import open_safetensors
 from lcm.tensor import Tensor
 from lcm.train import checkpoint, report, setup
-from lcm.train.evaluation import as_split, evaluate
 from lcm.train.gradients import Gradients
 from lcm.train.optimizers import SGD, AdamW, make
 from lcm.train.plan import Plan

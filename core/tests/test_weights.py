@@ -51,7 +51,9 @@ def test_one_file_reads_by_folder_and_by_name(tmp_path):
         ({"a": ".."}, "is not a file of this folder"),
         ({"a": "..\\x"}, "is not a file of this folder"),
         ({"a": 3}, "is not a file of this folder"),
-        ({"a": ["x"]}, "is damaged"),
+        ({"a": ["x"]}, "is not a file of this folder"),
+        ({"a": "x" * 300}, "is not there"),
+        ({"a": "1\0"}, "is not there"),
         (["a"], "is damaged"),
     ],
 )

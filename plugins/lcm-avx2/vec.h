@@ -61,6 +61,20 @@ static inline float vf_largest(vf x) { /* vextractf128, vmaxps, … */
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
+#define vi_sum vi_sum
+static inline int32_t vi_sum(vi x) { /* vextracti128, vpaddd, … */
+  const __m128i four = _mm_add_epi32(_mm256_castsi256_si128((__m256i)x), _mm256_extracti128_si256((__m256i)x, 1));
+  const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+  return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
+}
+
+#define vi_largest vi_largest
+static inline int32_t vi_largest(vi x) { /* vextracti128, vpmaxsd, … */
+  const __m128i four = _mm_max_epi32(_mm256_castsi256_si128((__m256i)x), _mm256_extracti128_si256((__m256i)x, 1));
+  const __m128i two = _mm_max_epi32(four, _mm_unpackhi_epi64(four, four));
+  return _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32(two, 1)));
+}
+
 #define vf_from_bf16 vf_from_bf16
 static inline vf vf_from_bf16(const uint16_t *p) { /* vpmovzxwd, vpslld */
   const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));

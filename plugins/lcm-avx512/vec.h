@@ -33,6 +33,12 @@ static inline float vf_sum(vf x) { return _mm512_reduce_add_ps((__m512)x); } /* 
 #define vf_largest vf_largest
 static inline float vf_largest(vf x) { return _mm512_reduce_max_ps((__m512)x); } /* vextractf64x4, vmaxps, … */
 
+#define vi_sum vi_sum
+static inline int32_t vi_sum(vi x) { return _mm512_reduce_add_epi32((__m512i)x); } /* vextracti64x4, vpaddd, … */
+
+#define vi_largest vi_largest
+static inline int32_t vi_largest(vi x) { return _mm512_reduce_max_epi32((__m512i)x); } /* vextracti64x4, vpmaxsd, … */
+
 #define vf_scale vf_scale
 static inline vf vf_scale(vf x, vf n) { return (vf)_mm512_scalef_ps((__m512)x, (__m512)n); } /* vscalefps */
 
@@ -89,6 +95,67 @@ static inline vi vi_dot(vi sum, vb a, vb b) { /* vpabsb, vpmovb2m, vpsubb {k}, �
   return vi_dot_small(sum, (vb)_mm512_abs_epi8((__m512i)a), (vb)turned);
 }
 #endif
+
+#ifdef __AMX_INT8__
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define TILE_OF_ROWS 16
+#define TILES 4 /* of sums, at a time */
+
+/* Linux lends tiles to processes that ask for them: ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA. */
+static bool tiles_allowed(void) {
+  static atomic_int asked; /* 1: yes, 2: no */
+  if (!atomic_load(&asked)) atomic_store(&asked, syscall(SYS_arch_prctl, 0x1023, 18) ? 2 : 1);
+  return atomic_load(&asked) == 1;
+}
+
+/* Tiles 0 to 3 for sums; 4 and 6 for 16 rows of x, 5 and 7 for as many units of 4 bytes of 16 outputs. */
+static inline void tiles_begin(int units) { /* ldtilecfg */
+  const uint16_t of_x = (uint16_t)(4 * units);
+  const uint8_t of_w = (uint8_t)units;
+  struct {
+    uint8_t palette, start, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+  } shapes = {.palette = 1, .bytes = {64, 64, 64, 64, of_x, 64, of_x, 64}, .rows = {16, 16, 16, 16, 16, of_w, 16, of_w}};
+  __asm__ volatile("" : : "r"(&shapes) : "memory"); /* GCC 12 takes the next line for a look at 8 bytes of it */
+  _tile_loadconfig(&shapes);
+}
+
+static inline void tiles_end(void) { _tile_release(); } /* tilerelease */
+
+#define TILE_DOT(i, of_x, of_w)              \
+  if (count > i) {                           \
+    _tile_zero(i);                           \
+    _tile_loadd(of_x, x + i * step, line);   \
+    _tile_loadd(of_w, w[i], 64);             \
+    _tile_dpbssd(i, of_x, of_w);             \
+  }
+
+/* sums[i][r] is that of the products of row r of x, rows `line` bytes apart, from byte i * step on, with w[i]. */
+static inline void tile_dots(vi sums[][16], const int count, const int8_t *x, int64_t line, int64_t step,
+                             const vb *const w[]) { /* tdpbssd; several at a time, since each takes 50 cycles */
+  TILE_DOT(0, 4, 5)
+  TILE_DOT(1, 6, 7)
+  TILE_DOT(2, 4, 5)
+  TILE_DOT(3, 6, 7)
+  if (count > 0) _tile_stored(0, sums[0], 64);
+  if (count > 1) _tile_stored(1, sums[1], 64);
+  if (count > 2) _tile_stored(2, sums[2], 64);
+  if (count > 3) _tile_stored(3, sums[3], 64);
+}
+#endif
+
+#define vi_spread_bits vi_spread_bits
+static inline vi vi_spread_bits(vi x) { /* vpermd: of an index it looks at the lowest four bits */
+  const __m512i of_four = _mm512_setr_epi32(
+      0, 0x00000001, 0x00000100, 0x00000101, 0x00010000, 0x00010001, 0x00010100, 0x00010101, 0x01000000, 0x01000001,
+      0x01000100, 0x01000101, 0x01010000, 0x01010001, 0x01010100, 0x01010101);
+  return (vi)_mm512_permutexvar_epi32((__m512i)x, of_four);
+}
 
 #define vi_gather_quads vi_gather_quads
 static inline vi vi_gather_quads(const uint8_t *p, int64_t step) { /* vmovdqu, vinserti32x4 */

@@ -10,6 +10,7 @@
     ├── FileError        a file that is damaged, unfit or not what it says (also ValueError)
     ├── DataError        source code or tokens that cannot be trained on (also ValueError)
     ├── ContextError     more tokens than the model's context holds (also ValueError)
+    ├── NumericsError    numbers of a model that are infinite or not-a-number (also ArithmeticError)
     └── TrainingError    a run that has to stop: not-a-number, a spike, a full disk (also RuntimeError)
 
 A message is one line: what, where, and what would do. The command prints it behind `lcm: ` and ends
@@ -21,6 +22,11 @@ class LcmError(Exception):
     """The root: `except LcmError` catches whatever lcm raises on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message, with an escape for whatever a terminal would obey: names may hold anything."""
+        text = super().__str__()
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class UsageError(LcmError, ValueError):
@@ -69,6 +75,10 @@ class ContextError(LcmError, ValueError):
     """More tokens than the model's context holds."""
 
     exit_code = 2
+
+
+class NumericsError(LcmError, ArithmeticError):
+    """Numbers of a model that are infinite or not-a-number."""
 
 
 class TrainingError(LcmError, RuntimeError):

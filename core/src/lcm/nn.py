@@ -5,21 +5,23 @@ B batch   T tokens   D width   K key heads   Q head width   C capacity
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from lcm import ops
+from lcm import formats, ops
 from lcm.errors import ContextError
+from lcm.formats.cached import cache_format
 from lcm.memory import zeros
-from lcm.tensor import Tensor
+from lcm.tensor import Tensor, concat
 
 
 class Module:
     """Something with parameters: its tensors, and those of the modules and lists of modules in it."""
 
     __call__: Callable[..., Tensor]
+    same_input: tuple[str, ...] = ()  # linear layers that it asks by `products`
 
     def children(self) -> Iterator[tuple[str, "Module | Tensor"]]:
         """The tensors and modules directly in it, by name; a module in a list is named by its place."""
@@ -78,6 +80,7 @@ class Linear(Module):
         self.weight = parameter(outputs, inputs)
         self.bias = parameter(outputs) if bias else None
         self.product = ops.linear  # or an approximation of it
+        self.joined: tuple[Linear, tuple[int, ...]] | None = None
         self._std = std
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -85,6 +88,26 @@ class Linear(Module):
 
     def initialise(self, rng: np.random.Generator) -> None:
         self.weight.data[...] = rng.standard_normal(self.weight.shape, np.float32) * self._std
+
+
+def products(x: Tensor, *layers: Linear) -> list[Tensor]:
+    """What each of the layers makes of x (…, inputs).
+
+    Of one row by one product for all that are `joined`: then the first of them says with it the layer that
+    all are together, and how many outputs each has of it.
+    """
+    if x.size > x.shape[-1]:
+        return [layer(x) for layer in layers]
+    made: list[Tensor] = []
+    while len(made) < len(layers):
+        first = layers[len(made)]
+        if first.joined is None:
+            made.append(first(x))
+            continue
+        whole, outputs = first.joined
+        y, ends = whole(x), np.cumsum(outputs).tolist()
+        made += [y.slice(-1, end - n, end) for n, end in zip(outputs, ends, strict=True)]
+    return made
 
 
 class Embedding(Module):
@@ -130,6 +153,9 @@ class LayerNorm(Module):
         self.weight.data[...] = 1
 
 
+Layers = Sequence[tuple[np.ndarray, np.ndarray]]  # each layer's keys and values, (B, T, K, Q) as stored
+
+
 class LayerCache(Protocol):
     """Where one layer's attention finds the keys and values of what came before."""
 
@@ -173,10 +199,14 @@ class NoCache:
         return ops.self_attention(qkv, scale=scale)
 
 
+def _zeros(shape: tuple[int, ...], format: str) -> Tensor:
+    chosen = formats.FORMATS[format]
+    return Tensor(zeros(chosen.stored(shape), chosen.storage), format)
+
+
 class _Layer:
-    def __init__(self, shape: tuple[int, ...], start: Tensor) -> None:
-        self.k = Tensor(zeros(shape, np.float32))
-        self.v = Tensor(zeros(shape, np.float32))
+    def __init__(self, shape: tuple[int, ...], format: str, start: Tensor) -> None:
+        self.k, self.v = _zeros(shape, format), _zeros(shape, format)
         self.start = start
 
     def attention(
@@ -194,6 +224,41 @@ class _Layer:
         return self.attention(q, k, v, scale=scale)
 
 
+class _OneByOneLayer(_Layer):
+    """Another layer's keys and values, at which each new position looks alone."""
+
+    def __init__(self, layer: _Layer, starts: list[Tensor]) -> None:
+        self.k, self.v, self.start, self._starts = layer.k, layer.v, layer.start, starts
+
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0, softcap: float = 0
+    ) -> Tensor:
+        ops.cache_write(self.k, k, self.start)
+        ops.cache_write(self.v, v, self.start)
+        return concat([
+            ops.attention(
+                q.slice(1, i, i + 1), self.k, self.v, start,
+                scale=scale, window=window, softcap=softcap,
+            )
+            for i, start in enumerate(self._starts)
+        ], axis=1)  # fmt: skip
+
+
+class OneByOne:
+    """A cache for `tokens` new positions, at which each looks alone: attention gives it the bits of a step.
+
+    Whatever else a model does to several positions at once is up to its kernels.
+    """
+
+    def __init__(self, cache: "KVCache", tokens: int) -> None:
+        self.start, self.capacity, self.reach = cache.start, cache.capacity, cache.reach
+        self._starts = [cache.start + i for i in range(tokens)]
+        self._cache = cache
+
+    def layer(self, index: int) -> LayerCache:
+        return _OneByOneLayer(self._cache.layer(index), self._starts)
+
+
 class KVCache:
     """Keys and values of every layer for a batch of sequences of equal length.
 
@@ -202,21 +267,24 @@ class KVCache:
 
     Where a model reads a text of more than `short` tokens in another way from its start on, what is here is
     right for texts on one side of that only.
+
+    Its numbers are kept in `format`: f32, f16 or q8_0.
     """
 
     FIRST = 128
 
     def __init__(
         self, layers: int, kv_heads: int, width: int, *, context: int, batch: int = 1,
-        short: int | None = None,
+        short: int | None = None, format: str = "f32",
     ) -> None:  # fmt: skip
         self.context = context
+        self.format = format
         self.length = self.reach = 0
         self.capacity = min(self.FIRST, context)
         self.start = Tensor(np.zeros(batch, np.int32))
         self._short = context if short is None else short
         self._shape = (kv_heads, width)
-        self._layers = [_Layer(self._full_shape(), self.start) for _ in range(layers)]
+        self._layers = [_Layer(self._full_shape(), format, self.start) for _ in range(layers)]
 
     def _full_shape(self) -> tuple[int, ...]:
         return (len(self.start), self.capacity, *self._shape)
@@ -255,9 +323,9 @@ class KVCache:
         return True
 
     def _grown(self, old: Tensor) -> Tensor:
-        new = zeros(self._full_shape(), np.float32)
-        new[:, : self.length] = old.data[:, : self.length]
-        return Tensor(new)
+        new = _zeros(self._full_shape(), self.format)
+        new.data[:, : self.length] = old.data[:, : self.length]
+        return new
 
     def advance(self, tokens: int) -> None:
         """The last `tokens` rows written are part of the text now."""
@@ -268,6 +336,34 @@ class KVCache:
         """Forget all but the first `length` positions."""
         self.length = length
         self.start.data[...] = length
+
+    @property
+    def room(self) -> int:
+        """How many more tokens it can take in."""
+        short = self.length and self.reach <= self._short
+        return (self._short if short else self.context) - self.length
+
+    def suits(self, tokens: int) -> bool:
+        """Whether what is here is right for a text of so many tokens that begins with it."""
+        return (tokens > self._short) == (self.reach > self._short)
+
+    @property
+    def bytes(self) -> int:
+        """The memory that it takes, used or not."""
+        return sum(layer.k.data.nbytes + layer.v.data.nbytes for layer in self._layers)
+
+    def layers(self, length: int) -> Layers:
+        """Each layer's keys and values of the first `length` positions, as they are stored: views."""
+        return [(layer.k.data[:, :length], layer.v.data[:, :length]) for layer in self._layers]
+
+    def fill(self, layers: Layers, reach: int) -> None:
+        """Begin with what another cache of this shape had, for a text that is to have `reach` tokens."""
+        length = layers[0][0].shape[1]
+        self.length, self.reach = 0, reach
+        self._grow(reach)
+        for mine, (k, v) in zip(self._layers, layers, strict=True):
+            mine.k.data[:, :length], mine.v.data[:, :length] = k, v
+        self.rewind(length)
 
 
 class Model(Module, ABC):
@@ -292,5 +388,13 @@ class Model(Module, ABC):
         """(B, T) ids to (B, T, vocabulary) logits."""
         return self.logits(self.hidden(ids, cache or NoCache(*ids.shape)))
 
+    def reads_alike(self, tokens: int, others: int) -> bool:
+        """Whether texts of so many tokens have the same keys and values as far as they begin alike."""
+        return self.short is None or (tokens > self.short) == (others > self.short)
+
     def new_cache(self, batch: int = 1) -> KVCache:
-        return KVCache(*self.cache_shape, context=self.context, batch=batch, short=self.short)
+        """An empty one, in the format that is set."""
+        format = cache_format(self.cache_shape[-1])
+        return KVCache(
+            *self.cache_shape, context=self.context, batch=batch, short=self.short, format=format
+        )

@@ -33,11 +33,31 @@ SETTINGS = {
     ),
     "interleave": (
         "on",
-        "on: weights in blocks are laid out for kernels when they are loaded; off: not",
+        "on: weights in blocks are laid out for kernels, once, in a file of the cache's folder; off: not",
+    ),
+    "packed_files": ("20000", "MB of such files, of all models together; 0: none"),
+    "cache_format": (
+        "f32",
+        "how a model that writes keeps the keys and values of its text: f32, f16 (half the memory), or q8_0 "
+        "(a quarter; for heads of whole blocks of 32 numbers)",
+    ),
+    "speculate": (
+        "ngram",
+        "ngram: tokens are guessed from what the text repeats, and read several at a time; off: one by one",
+    ),
+    "prefix_memory": (
+        "512",
+        "MB of memory for texts that a model has read, so that a text that begins as one of them is "
+        "read sooner; 0: none",
+    ),
+    "prefix_files": (
+        "512",
+        "MB of such texts in the cache's folder, for the next run of a command; 0: none",
     ),
     "openblas": ("", "path of a system OpenBLAS library to use instead of scipy-openblas32"),
     "cache_dir": ("", "where measurements, verdicts and prepared data are kept"),
     "models_dir": ("", "a folder with models that are found by name"),
+    "offline": ("off", "on: of models on a hub only what is in the cache is used; off: the rest is fetched"),
 }
 
 
@@ -65,6 +85,14 @@ def find(name: str) -> Setting:
 def get(name: str) -> str:
     """The value of the setting `name`, as text; empty when it is not set."""
     return find(name).value
+
+
+def megabytes(name: str) -> int:
+    """The setting `name`, a number of MB, in bytes."""
+    setting = find(name)
+    if not setting.value.isdecimal():
+        raise UsageError(f"{setting.source}: {name} is a number of MB, not {setting.value!r}")
+    return int(setting.value) * 10**6
 
 
 def config_file() -> Path:

@@ -192,7 +192,7 @@ class Tensor:
             shape = tuple(self.size // max(known, 1) if n == -1 else n for n in shape)
         if math.prod(shape) != self.size:
             raise ShapeError(f"reshape: {self.shape} has {self.size} numbers, {shape} does not")
-        return apply("reshape", source, shape=shape)
+        return apply("reshape", source, shape=formats.FORMATS[self.format].stored(shape))
 
     def permute(self, *axes: int) -> "Tensor":
         return apply("permute", self, axes=axes)

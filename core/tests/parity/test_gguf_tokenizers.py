@@ -139,7 +139,7 @@ def test_a_llama_file_gives_the_ids_of_transformers_own_tokenizer():
     expected = [e.ids for e in theirs.encode_batch(plain, add_special_tokens=False)]
     assert found.encode_batch(plain) == expected
     with pytest.warns(LcmWarning, match="a blank before every text"):
-        written = Tokenizer(theirs.to_str()).gguf_metadata()
+        written = Tokenizer(json.loads(theirs.to_str())).gguf_metadata()
     assert Tokenizer.from_gguf(written).encode_batch(plain) == expected
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lcm import formats
 from lcm.backend.contract import Backend, Kernel
 from lcm.backend.guards import Guarded
 from lcm.errors import BackendError
@@ -55,7 +56,11 @@ def worst(symbol: str, kernel: Kernel, cases: int = CASES, largest: int = 9) -> 
         kernel(guarded.arguments)()
         for trespass in guarded.trespasses():
             raise BackendError(f"its {symbol} writes where it must not: {trespass}")
-        errors.extend(_error(want, guarded.arguments[name]) for name, want in wanted.items())
+        for name, want in wanted.items():
+            spec = op.signature.arrays.get(name)
+            stored = spec.stored_as(format) if spec else "f32"
+            pair = (formats.decode(a, stored) for a in (want, guarded.arguments[name]))
+            errors.append(_error(*pair))
     return float(np.max(errors))  # which is not a number if one of them is not
 
 

@@ -2,19 +2,23 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from lcm.backend import dispatch
+from lcm.backend.measure import settle
 from lcm.bench import machine
-from lcm.bench.results import Results, Row, Value
-from lcm.bench.timing import repeat
+from lcm.bench.results import Results, Row, Value, until_interrupted
 from lcm.errors import UsageError
 from lcm.generate.decoder import Decoder
 from lcm.generate.loading import load_model
 from lcm.generate.sampling import Sampler, Sampling
 from lcm.generate.text_model import TextModel
+from lcm.models.summary import summary
 
 WARM = 3  # tokens that are not counted: buffers grow, the program is recorded
 REPLAYS = 30  # of a token's program, to time what is in it
@@ -22,72 +26,172 @@ REPLAYS = 30  # of a token's program, to time what is in it
 # Where the calls are made that are not kernels: an op's body, in numpy.
 BODIES = ("lcm.ops", "lcm.primitives", "lcm.tensor")
 
+# llama-bench's, of llama.cpp; the others are figures of a row.
+COLUMNS = ("model", "size", "params", "backend", "threads", "test", "t/s")
 
-def run(
-    model: str = "", *, prompt: int = 128, tokens: int = 64, budget: float = 5.0,
-    price: float | None = None, progress: machine.Progress = str,
-) -> Results:  # fmt: skip
-    """A prompt of random tokens, and as many tokens after it, both for about `budget` seconds."""
-    here = machine.record()
-    loaded = load_model(model)
-    if prompt < 1 or tokens < 1 or prompt + tokens + WARM > loaded.model.context:
-        raise UsageError(
-            f"--prompt {prompt} and --tokens {tokens} do not fit the model's context of "
-            f"{loaded.model.context}, with {WARM} more to warm up"
-        )
-    name = loaded.folder.name if loaded.folder else "model"
-    ids = np.random.default_rng(0).integers(0, loaded.tokenizer.vocabulary, prompt).tolist()
-    progress(f"{name}: prompts of {prompt} tokens")
-    seconds = repeat(lambda: Decoder(loaded.model).prefill(ids), budget=budget)
-    prefill = Row({"model": name, "phase": "prefill", "tokens": prompt}, seconds)
-    progress(f"{name}: {tokens} tokens after {prompt}")
-    seconds, decoder = _write(loaded, ids, tokens, budget)
-    decode = Row({"model": name, "phase": "decode", "tokens": tokens}, seconds)
-    kernels, bodies = inside(decoder)
-    split: dict[str, Value] = {
-        "outside kernels": max(0.0, 1 - kernels / decode.median),
-        "kernels ms": 1e3 * kernels,
-        "bodies ms": 1e3 * bodies,
-        "peak MiB": machine.peak_memory(),
-    }
-    rows = (
-        _with_rate(prefill, prompt, price, {}),
-        _with_rate(decode, 1, price, split),
-    )
-    return Results("generate", here, rows, (machine.who_ran(), *REMARKS))
-
-
-REMARKS = (
-    "prefill: a whole prompt; decode: a token, with the choice of it and its text",
+TESTS = (
+    "pp512: a prompt of 512 tokens, tg128: 128 tokens one by one, @ d1024: behind 1024 others, as in "
+    "llama-bench; mean ± deviation of the repetitions"
+)
+INSIDE = (
     "outside kernels: the part of a token's time that is spent in Python and in numpy, which runs the "
-    "bodies of ops that no backend has a kernel for",
+    "bodies of ops that no backend has a kernel for; its choice and its text come on top: choice ms"
 )
 
 
-def _with_rate(row: Row, tokens: int, price: float | None, more: dict[str, Value]) -> Row:
-    rate = tokens / row.median
-    figures: dict[str, Value] = {"tokens/s": rate, **machine.cost(price, rate), **more}
-    return Row(row.case, row.seconds, figures)
+@dataclass(frozen=True)
+class Test:
+    """So many tokens, taken in at once (pp) or one by one (tg), behind so many others."""
+
+    depth: int
+    kind: str
+    tokens: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}{self.tokens}" + (f" @ d{self.depth}" if self.depth else "")
+
+    @property
+    def needs(self) -> int:
+        """Tokens that the model's context has to hold."""
+        return self.depth + self.tokens + (1 + WARM if self.kind == "tg" else 0)
 
 
-def _write(
-    loaded: TextModel, ids: list[int], tokens: int, budget: float
-) -> tuple[tuple[float, ...], Decoder]:
-    """The seconds of each token, of as many texts as the budget allows, and the last text's decoder."""
+def run(
+    model: str = "", *, prompts: Sequence[int] = (512,), tokens: Sequence[int] = (128,),
+    depths: Sequence[int] = (0,), repetitions: int = 5, price: float | None = None,
+    progress: machine.Progress = str,
+) -> Results:  # fmt: skip
+    """Prompts and texts of so many random tokens, each behind each of `depths`; 0 leaves one out.
+
+    A row's seconds are those of every prompt, or of every token that was written.
+    """
+    here = machine.record()
+    loaded = load_model(model)
+    counts = {"pp": prompts, "tg": tokens}
+    tests = [Test(d, kind, n) for d in depths for kind, some in counts.items() for n in some if n]
+    _check(tests, repetitions, loaded.model.context)
+    name = loaded.folder.name if loaded.folder else "model"
+    rows: list[Row] = []
+    with until_interrupted(rows) as stopped:
+        for test in tests:
+            progress(f"{name}: {test}")
+            measure = _prompt if test.kind == "pp" else _text
+            seconds, rates, more = measure(loaded, test, repetitions)
+            case = {"model": name, "test": str(test), "threads": here["threads"]}
+            rows.append(Row(case, seconds, {**_rate(rates, price), **more}))
+    about = _about(loaded)
+    told = tuple(Row(row.case, row.seconds, {**about, **row.figures}) for row in rows)
+    return Results("generate", here, told, (machine.who_ran(), TESTS, INSIDE, *stopped))
+
+
+def table(results: Results) -> str:
+    """llama-bench's table, in Markdown."""
+    rows = (_cells({**row.case, **row.figures}) for row in results.rows)
+    rule = ("---", "---:", "---:", "---", "---:", "---:", "---:")
+    lines = ["| " + " | ".join(line) + " |" for line in (COLUMNS, rule, *rows)]
+    remarks = [f"- {remark}" for remark in results.remarks if remark != INSIDE]
+    return "\n".join([machine.in_words(results.machine), "", *lines, "", *remarks])
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    told = {
+        "size": f"{row['size'] / (1 << 20):.2f} MiB",
+        "params": f"{row['params'] / 1e6:.2f} M",
+        "t/s": f"{row['tokens/s']:.2f} ± {row['± tokens/s']:.2f}",
+    }
+    return tuple(str({**row, **told}[column]) for column in COLUMNS)
+
+
+def _check(tests: Sequence[Test], repetitions: int, context: int) -> None:
+    if not tests or repetitions < 1:
+        raise UsageError("nothing to measure: --prompt, --tokens and --repetitions leave no test")
+    if (largest := max(tests, key=lambda test: test.needs)).needs > context:
+        raise UsageError(
+            f"{largest} does not fit the model's context of {context}: it needs {largest.needs} tokens; "
+            "ask for fewer with --prompt, --tokens or --depth"
+        )
+
+
+def _about(loaded: TextModel) -> dict[str, Value]:
+    """What the model is, and what it ran on."""
+    backends = sorted({name for names in dispatch.ran().values() for name in names})
+    assert loaded.folder is not None, "load_model says where it found the model"
+    found = summary(loaded.folder)
+    return {
+        "size": found.weights,
+        "params": found.parameters,
+        "backend": ", ".join(backends),
+    }
+
+
+def _rate(rates: Sequence[float], price: float | None) -> dict[str, Value]:
+    mean, spread = statistics.fmean(rates), statistics.stdev(rates) if len(rates) > 1 else 0.0
+    return {"tokens/s": mean, "± tokens/s": spread, **machine.cost(price, mean)}
+
+
+Measured = tuple[tuple[float, ...], list[float], dict[str, Value]]  # seconds, tokens a second, more
+
+
+def _prompt(loaded: TextModel, test: Test, repetitions: int) -> Measured:
+    """Prompts, after one that is not counted."""
+    ids = _random(loaded, test.tokens)
+    seconds = []
+    for _ in range(1 + repetitions):
+        decoder = _behind(loaded, test.depth)
+        seconds.append(_seconds(partial(decoder.prefill, ids)))
+    counted = tuple(seconds[1:])
+    return counted, [test.tokens / s for s in counted], {"peak MiB": machine.peak_memory()}
+
+
+def _text(loaded: TextModel, test: Test, repetitions: int) -> Measured:
+    """Texts, each with some first tokens that are not counted, and what is in a token's time."""
     seconds: list[float] = []
-    until = time.perf_counter() + budget
-    while not seconds or time.perf_counter() < until:
-        decoder, sampler = Decoder(loaded.model), Sampler(Sampling(), ids)
-        text = loaded.tokenizer.stream(after=ids)
-        logits = decoder.prefill(ids)
-        for count in range(WARM + tokens):
-            started = time.perf_counter()
-            token, _ = sampler.choose(logits[: loaded.tokenizer.vocabulary])
-            text.push(token)
-            logits = decoder.step(token)
-            if count >= WARM:
-                seconds.append(time.perf_counter() - started)
-    return tuple(seconds), decoder
+    choices: list[float] = []
+    for _ in range(repetitions):
+        decoder = _behind(loaded, test.depth)
+        for step, choice in _tokens(loaded, decoder, WARM + test.tokens)[WARM:]:
+            seconds.append(step)
+            choices.append(choice)
+    kernels, bodies = inside(decoder)
+    rates = [1 / statistics.fmean(some) for some in np.split(np.array(seconds), repetitions)]
+    return tuple(seconds), rates, {
+        "outside kernels": max(0.0, 1 - kernels / statistics.median(seconds)),
+        "kernels ms": 1e3 * kernels,
+        "bodies ms": 1e3 * bodies,
+        "choice ms": 1e3 * statistics.median(choices),
+        "peak MiB": machine.peak_memory(),
+    }  # fmt: skip
+
+
+def _tokens(loaded: TextModel, decoder: Decoder, count: int) -> list[tuple[float, float]]:
+    """The seconds of each token's step, and of its choice and its text."""
+    ids = _random(loaded, 1)
+    sampler, text = Sampler(Sampling(), ids), loaded.tokenizer.stream(after=ids)
+    logits = decoder.prefill(ids)
+    found = []
+    for _ in range(count):
+        started = time.perf_counter()
+        token, _ = sampler.choose(logits[: loaded.tokenizer.vocabulary])
+        text.push(token)
+        chosen = time.perf_counter()
+        logits = decoder.step(token)
+        found.append((time.perf_counter() - chosen, chosen - started))
+    return found
+
+
+def _behind(loaded: TextModel, depth: int) -> Decoder:
+    """A decoder that has taken in so many tokens."""
+    decoder = Decoder(loaded.model)
+    if depth:
+        decoder.prefill(_random(loaded, depth))
+    settle()
+    return decoder
+
+
+def _random(loaded: TextModel, count: int) -> list[int]:
+    vocabulary = min(loaded.tokenizer.vocabulary, loaded.model.vocabulary)
+    ids: list[int] = np.random.default_rng(0).integers(0, vocabulary, count).tolist()
+    return ids
 
 
 def inside(decoder: Decoder) -> tuple[float, float]:

@@ -17,7 +17,8 @@ COMMANDS = {
     "train": "Train a model on source code.",
     "complete": "Continue a piece of code.",
     "generate": "Continue a prompt, with every control over sampling.",
-    "eval": "Measure a model's perplexity and bits per byte on files.",
+    "chat": "Talk with a model that has learned to answer.",
+    "eval": "Measure how well a model predicts files, and solves problems.",
     "show": "Show what a model is, and what memory it takes.",
     "convert": "Write a model as another kind of file.",
     "quantize": "Write a model in fewer bits.",
@@ -68,7 +69,10 @@ class _Lazy(click.Group):
 @click.option(
     "--host", "host_record", metavar="FILE", help="Pretend to be the machine of this host record."
 )
-def command(host_record: str | None) -> None:
+@click.option(
+    "--offline", is_flag=True, help="Fetch nothing: of a hub's models use what is in the cache."
+)
+def command(host_record: str | None, offline: bool) -> None:
     """Train, run and serve local code models on whatever hardware is there.
 
     \b
@@ -78,6 +82,8 @@ def command(host_record: str | None) -> None:
     """
     if host_record:
         os.environ["LCM_HOST"] = host_record
+    if offline:
+        os.environ["LCM_OFFLINE"] = "on"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -143,7 +143,7 @@ def _progress(text: str) -> None:
 
 def _tell(
     results: "Results", *, markdown: bool, chart: bool, json_lines: str | None, csv: str | None,
-    png: str | None,
+    png: str | None, table: "Callable[[Results], str] | None" = None,
 ) -> None:  # fmt: skip
     from lcm.bench import charts, pictures, report
     from lcm.bench.results import STOPPED
@@ -151,7 +151,7 @@ def _tell(
 
     if sys.stderr.isatty():
         click.echo("\r\033[K", nl=False, err=True)
-    click.echo(report.markdown(results) if markdown else report.table(results))
+    click.echo(report.markdown(results) if markdown else (table or report.table)(results))
     if chart:
         click.echo("\n" + charts.draw(results))
     if json_lines:
@@ -259,40 +259,55 @@ def train(
     _tell(results, **output)
 
 
+def _list_of(flag: str, short: str, default: str, of: str) -> Callable[..., Any]:
+    return click.option(
+        flag, short, default=default, show_default=True, metavar="N,N,…", callback=_counts,
+        help=f"{of}; 0 for none.",
+    )  # fmt: skip
+
+
+def _counts(context: click.Context, option: click.Parameter, text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isdecimal() for part in parts):
+        raise click.UsageError(
+            f"--{option.name} is whole numbers, such as 512 or 128,512, not {text!r}"
+        )
+    return [int(part) for part in parts]
+
+
 @command.command()
 @options.model
+@_list_of("--prompt", "-p", "512", "Tokens to take in at once")
+@_list_of("--tokens", "-n", "128", "Tokens to write")
+@_list_of("--depth", "-d", "0", "Tokens that are there before")
 @click.option(
-    "--prompt", type=click.IntRange(1), default=128, show_default=True, help="Tokens to take in."
-)
-@click.option(
-    "--tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens to write."
-)
+    "--repetitions", "-r", type=click.IntRange(1), default=5, show_default=True,
+    help="Of each test, after one that is not counted.",
+)  # fmt: skip
 @options.backend
-@_budget(5.0, "phase")
 @_price
 @_output
 def generate(
-    model: str,
-    prompt: int,
-    tokens: int,
-    backend: str,
-    budget: float,
-    price: float | None,
-    **output: Any,
-) -> None:
-    """Time a model that takes in a prompt and writes: tokens a second, and what is not computing.
+    model: str, prompt: list[int], tokens: list[int], depth: list[int], repetitions: int, backend: str,
+    price: float | None, **output: Any,
+) -> None:  # fmt: skip
+    """Time a model that takes in a prompt and writes, in the columns of llama-bench.
 
     \b
     lcm bench generate
-    lcm bench generate --model runs/mine --prompt 512 --tokens 128
+    lcm bench generate --model runs/mine -p 512 -n 128
+    lcm bench generate --model runs/mine -p 128,512 -n 64 --depth 0,1024 -r 3 --markdown
+
+    --markdown tells all figures: what of a token's time is not computing, what its choice takes, memory.
     """
     from lcm.bench import generate
 
     with options.on_backend(backend):
         results = generate.run(
-            model, prompt=prompt, tokens=tokens, budget=budget, price=price, progress=_progress
-        )
-    _tell(results, **output)
+            model, prompts=prompt, tokens=tokens, depths=depth, repetitions=repetitions, price=price,
+            progress=_progress,
+        )  # fmt: skip
+    _tell(results, table=generate.table, **output)
 
 
 @command.command()

@@ -17,6 +17,7 @@ from lcm.cli import options
 )
 @click.option("--whole", is_flag=True, help="Do not stop where the block ends.")
 @options.as_json
+@options.speculation
 @options.sampling
 def command(
     prompt: str, model: str, backend: str, max_tokens: int | None, whole: bool, as_json: bool,

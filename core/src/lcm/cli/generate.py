@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--stop", multiple=True, help="End before this text; may be given several times.")
 @click.option("--logprobs", default=0, help="With --json: the K likeliest tokens of each step.")
 @options.as_json
+@options.speculation
 @options.sampling
 def command(
     prompt: str, model: str, backend: str, max_tokens: int | None, stop: tuple[str, ...], logprobs: int,
@@ -48,38 +49,52 @@ def run(
 
     with options.on_backend(backend):
         loaded = load_model(model)
+        options.take_speculation(controls, loaded)
         settings: dict[str, Any] = {"max_tokens": max_tokens, "sampling": sampling, "stop": stop}
         if as_json:
             options.print_json(
-                _record(loaded.complete(prompt, logprobs=logprobs, **settings), loaded)
+                record(loaded.complete(prompt, logprobs=logprobs, **settings), loaded)
             )
         else:
             pieces = loaded.stream(prompt, **settings)
-            first = next(pieces)  # what is wrong with the prompt shows before anything is printed
-            click.echo((prompt if isinstance(prompt, str) else "") + first.text, nl=False)
+            piece = next(pieces)  # what is wrong with the prompt shows before anything is printed
+            click.echo((prompt if isinstance(prompt, str) else "") + piece.text, nl=False)
             for piece in pieces:
                 click.echo(piece.text, nl=False)
             click.echo()
-        tune.automatic(dispatch.seen)  # when all is said: the next run gains
+            _tell(piece.work)
+        for text_model in filter(None, (loaded, loaded.draft)):
+            text_model.prefixes.save()  # when all is said: the next run gains
+        tune.automatic(dispatch.seen)
 
 
-def _record(completion: Any, loaded: Any) -> dict[str, Any]:
+def _tell(work: Any) -> None:
+    if work.reused_tokens:
+        what = f"{work.reused_tokens} of the prompt's {work.prompt_tokens} tokens were read before"
+        click.echo(f"lcm: note: {what}; LCM_PREFIX_FILES=0 keeps none", err=True)
+
+
+def record(completion: Any, loaded: Any) -> dict[str, Any]:
+    """A completion as plain data."""
     from lcm.backend import dispatch
 
-    record = {
+    found = {
         "model": str(loaded.folder),
         "text": completion.text,
         "finish": completion.finish,
         "tokens": list(completion.tokens),
         "prompt_tokens": completion.prompt_tokens,
+        "reused_tokens": completion.reused_tokens,
+        "drafted_tokens": completion.drafted_tokens,
+        "accepted_tokens": completion.accepted_tokens,
         "prompt_seconds": completion.prompt_seconds,
         "seconds": completion.seconds,
         "backends": dispatch.ran(),
     }
     if completion.pieces[0].top:
-        record["logprobs"] = [
+        found["logprobs"] = [
             {"token": p.token, "logprob": p.logprob, "top": [list(t) for t in p.top]}
             for p in completion.pieces
             if p.token is not None
         ]
-    return record
+    return found

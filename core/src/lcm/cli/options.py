@@ -10,7 +10,7 @@ import click
 
 model = click.option(
     "--model", "-m", default="", metavar="MODEL",
-    help="A folder with a model, a GGUF file, a training run, or the name of an installed one.",
+    help="A folder with a model, a GGUF file, a training run, an installed one's name, or hub:owner/name.",
 )  # fmt: skip
 backend = click.option(
     "--backend", "-b", default="", metavar="NAME", help="Run every op that it has on this backend."
@@ -46,6 +46,28 @@ def take_sampling(options: dict[str, Any]) -> Any:
     from lcm.generate.sampling import Sampling
 
     return Sampling(**{name: options.pop(name) for name in SAMPLING})
+
+
+def speculation(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options by which a model guesses several tokens at a time; the text is the same."""
+    return click.option(
+        "--speculate", type=click.Choice(["ngram", "off"]),
+        help="Whether to guess tokens from what is repeated; if not given, as LCM_SPECULATE says.",
+    )(click.option(
+        "--draft", metavar="MODEL", help="A smaller model of the same tokens that guesses instead."
+    )(command))  # fmt: skip
+
+
+def take_speculation(options: dict[str, Any], model: Any) -> None:
+    """Let the model guess as the options say; they are removed from the dictionary."""
+    speculate, draft = options.pop("speculate"), options.pop("draft")
+    if draft and speculate:
+        raise click.UsageError("--draft and --speculate exclude each other")
+    model.speculate = speculate or ""
+    if draft:
+        from lcm.generate.loading import load_model
+
+        model.draft = load_model(draft)
 
 
 @contextlib.contextmanager

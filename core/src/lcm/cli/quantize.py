@@ -16,7 +16,13 @@ import click
     show_default=True,
     help="A recipe, such as q8_0 or q4_k_m.",
 )
-def command(model: str, out: Path, recipe: str) -> None:
+@click.option(
+    "--importance",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What llama-imatrix measured: errors of important columns count more.",
+)
+def command(model: str, out: Path, recipe: str, importance: Path | None) -> None:
     """Write MODEL to the GGUF file OUT, in fewer bits.
 
     \b
@@ -26,11 +32,12 @@ def command(model: str, out: Path, recipe: str) -> None:
     from lcm.errors import UsageError
     from lcm.generate.loading import find_model
     from lcm.models.conversion import to_gguf
+    from lcm.models.importance import read_importance
 
     if out.suffix != ".gguf":
         raise UsageError(f"{out}: a quantised model is a GGUF file: name one that ends in .gguf")
     source = find_model(model)
-    to_gguf(source, out, recipe.lower())
+    to_gguf(source, out, recipe.lower(), read_importance(importance) if importance else None)
     before = sum(
         p.stat().st_size for p in ([source] if source.is_file() else source.glob("*.safetensors"))
     )

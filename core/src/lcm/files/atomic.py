@@ -25,16 +25,23 @@ OLD = ".lcm-old"  # a folder that is being replaced
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_atomically(path: str | Path, writer: Callable[[BinaryIO], object]) -> None:
-    """Make `writer` write the file `path`; on any error the file from before stays as it was."""
+def write_atomically(
+    path: str | Path, writer: Callable[[BinaryIO], object], *, flush: bool = True
+) -> None:
+    """Make `writer` write the file `path`; on any error the file from before stays as it was.
+
+    Without `flush` it may be lost or damaged when the machine stops before it is on the disk.
+    """
     path = Path(os.path.abspath(path))
     with _one_line_errors(path), _claimed(path, Path.touch) as new:
         with new.open("wb") as file:
             writer(file)
             file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         new.rename(path)
-        _sync(path.parent)
+        if flush:
+            _sync(path.parent)
 
 
 def write_folder_atomically(path: str | Path, fill: Callable[[Path], object]) -> None:

@@ -7,20 +7,18 @@ tensor's bytes are read until it is used. What lcm writes comes from `gguf_writi
 """
 
 import math
-import mmap
-import os
 import re
-import stat
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
-from lcm.errors import FileError, ShapeError
-from lcm.files.gguf_metadata import AGAIN, Cursor, Metadata, read_fields
+from lcm.errors import ShapeError
+from lcm.files.gguf_metadata import Cursor, Metadata, read_fields
+from lcm.files.mapped import MAX_NUMBERS, MappedFile
+from lcm.files.refusal import refuse
 from lcm.files.sharded import ShardedWeights
 from lcm.formats import FORMATS
 
@@ -66,7 +64,6 @@ VERSIONS = (2, 3)  # they differ in nothing but that 3 may be big-endian
 MAX_TENSORS = 2**15  # far beyond what models have, and read in less than a second
 MAX_NAME = 64  # bytes, the specification's own bound
 MAX_AXES = 4  # the same
-MAX_NUMBERS = 2**60 - 1  # in a tensor, so that numpy can say how many bytes it would have
 ALIGNMENT = 32  # of a file that says none
 ALIGNMENT_KEY = "general.alignment"
 PART = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\.gguf", re.DOTALL)
@@ -86,10 +83,10 @@ class GgufFile(Mapping[str, np.ndarray]):
     """The tensors of one file by name: read-only views of the mapped file, in `Format.storage`."""
 
     def __init__(
-        self, path: Path, map: mmap.mmap, metadata: Metadata, entries: dict[str, Entry], start: int
+        self, map: MappedFile, metadata: Metadata, entries: dict[str, Entry], start: int
     ) -> None:
         """The entries' places count from `start`."""
-        self.path = path
+        self.path = map.path
         self.metadata = metadata
         self.formats = {name: entry.format for name, entry in entries.items()}
         self._map = map
@@ -103,23 +100,13 @@ class GgufFile(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self._entry(name)
         if entry.format not in FORMATS:
-            _refuse(self.path, f"tensor {name!r} is {entry.format}, which lcm cannot compute with",
+            refuse(self.path, f"tensor {name!r} is {entry.format}, which lcm cannot compute with",
                     "use a copy of the model in q8_0, f16 or bf16")  # fmt: skip
-        start, stop = self._start + entry.start, self._start + entry.stop
-        if stop > self._map.size():  # to touch what is no more would end the process
-            _refuse(
-                self.path, f"tensor {name!r} is gone: the file is shorter than when it was opened"
-            )
         format = FORMATS[entry.format]
-        stored = format.stored(entry.shape)
-        if start == stop:
-            flat = np.empty(0, format.storage)
-        else:
-            flat = np.frombuffer(self._map, format.storage, math.prod(stored), start)
-        if start % 8:  # possible where the alignment is less than 8; a kernel needs it aligned
-            flat = flat.copy()
-        flat.flags.writeable = False
-        return flat.reshape(stored)
+        stored, start = format.stored(entry.shape), self._start + entry.start
+        return self._map.array(
+            name, format.storage, stored, start, alignment=8
+        )  # as kernels need it
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -147,51 +134,42 @@ def open_gguf(path: str | Path) -> GgufFile | ShardedWeights:
 
 
 def _open_file(path: Path) -> GgufFile:
-    try:
-        facts = os.stat(path)
-        if not stat.S_ISREG(facts.st_mode):  # opening a pipe would wait for its other end
-            _refuse(path, "is not a file", "name a file whose name ends in .gguf")
-        if facts.st_size < HEAD.size:
-            _refuse(path, f"has {facts.st_size} bytes, too few for a GGUF file")
-        with path.open("rb") as file:
-            map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        _refuse(path, f"cannot be read: {error.strerror or error}", "check the path")
+    map = MappedFile(path, HEAD.size, "GGUF")
     tensors, values = _read_head(path, map)
-    cursor = Cursor(path, map, HEAD.size)
+    cursor = Cursor(path, map.bytes, HEAD.size)
     fields = read_fields(cursor, values)
-    metadata = Metadata(path, map[: cursor.position], fields)
+    metadata = Metadata(path, map.bytes[: cursor.position], fields)
     alignment = _alignment(path, metadata)
     entries = _read_entries(cursor, tensors, alignment)
     start = cursor.position + -cursor.position % alignment
     _check_places(path, entries, start, len(map))
-    return GgufFile(path, map, metadata, entries, start)
+    return GgufFile(map, metadata, entries, start)
 
 
 # The header, checked -----------------------------------------------------------------------------
 
 
-def _read_head(path: Path, map: mmap.mmap) -> tuple[int, int]:
+def _read_head(path: Path, map: MappedFile) -> tuple[int, int]:
     """How many tensors there are, and how many values of metadata."""
-    magic, version, tensors, values = HEAD.unpack_from(map)
+    magic, version, tensors, values = HEAD.unpack_from(map.bytes)
     if magic != b"GGUF":
-        _refuse(path, f"is no GGUF file: it begins with {magic!r}")
+        refuse(path, f"is no GGUF file: it begins with {magic!r}")
     if version in {int.from_bytes(v.to_bytes(4, "big"), "little") for v in VERSIONS}:
-        _refuse(path, "is big-endian, and lcm reads little-endian files",
+        refuse(path, "is big-endian, and lcm reads little-endian files",
                 "use a little-endian copy of the model")  # fmt: skip
     if version not in VERSIONS:
-        _refuse(path, f"is GGUF of version {version}, and lcm reads 2 and 3",
+        refuse(path, f"is GGUF of version {version}, and lcm reads 2 and 3",
                 "make it again from the original model with a current converter"
                 if version < min(VERSIONS) else "use a newer lcm")  # fmt: skip
     if tensors > MAX_TENSORS:
-        _refuse(path, f"the header announces {tensors} tensors; a file may have {MAX_TENSORS}")
+        refuse(path, f"the header announces {tensors} tensors; a file may have {MAX_TENSORS}")
     return tensors, values
 
 
 def _alignment(path: Path, metadata: Metadata) -> int:
     found = metadata.integer(ALIGNMENT_KEY, ALIGNMENT)
     if found <= 0 or found.bit_count() != 1:
-        _refuse(path, f"{ALIGNMENT_KEY} is {found}, and not a power of two")
+        refuse(path, f"{ALIGNMENT_KEY} is {found}, and not a power of two")
     return found
 
 
@@ -233,10 +211,10 @@ def _check_places(path: Path, entries: dict[str, Entry], start: int, size: int) 
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
         if start + entry.stop > size:
-            _refuse(path, f"tensor {name!r} lies at bytes {start + entry.start} to {start + entry.stop}, "
+            refuse(path, f"tensor {name!r} lies at bytes {start + entry.start} to {start + entry.stop}, "
                     f"but the file has {size}")  # fmt: skip
         if entry.start < end:
-            _refuse(path, f"tensor {name!r} overlaps the one before")
+            refuse(path, f"tensor {name!r} overlaps the one before")
         end = entry.stop
 
 
@@ -247,40 +225,34 @@ def _open_parts(opened: GgufFile, count: int) -> ShardedWeights:
     """All parts of the file that one of them belongs to; only the first one has the model's metadata."""
     found = PART.fullmatch(opened.path.name)
     if found is None or int(found[3]) != count:
-        _refuse(opened.path, f"is one of {count} parts, but its name does not say so",
+        refuse(opened.path, f"is one of {count} parts, but its name does not say so",
                 f"give it back its name, which ended in -of-{count:05}.gguf")  # fmt: skip
     parts = []
     for number in range(1, count + 1):
         path = opened.path.with_name(f"{found[1]}-{number:05}-of-{found[3]}.gguf")
         if not path.exists():
-            _refuse(
-                path, f"is missing, one of the model's {count} parts", "get it into this folder"
-            )
+            refuse(path, f"is missing, one of the model's {count} parts", "get it into this folder")
         parts.append(opened if path == opened.path else _open_file(path))
         _check_part(parts[-1], number, parts[0], count)
     files: dict[str, GgufFile] = {}
     for part in parts:
         twice = files.keys() & part.keys()
         if twice:
-            _refuse(part.path, f"tensor {min(twice)!r} is in another part too")
+            refuse(part.path, f"tensor {min(twice)!r} is in another part too")
         files.update(dict.fromkeys(part, part))
     total = parts[0].metadata.integer("split.tensors.count", len(files))
     if len(files) != total:
-        _refuse(parts[0].path, f"all parts should have {total} tensors, but have {len(files)}")
+        refuse(parts[0].path, f"all parts should have {total} tensors, but have {len(files)}")
     return ShardedWeights(parts[0].path, files, parts[0].metadata.without("split."))
 
 
 def _check_part(part: GgufFile, number: int, first: GgufFile, count: int) -> None:
     says = part.metadata.integer("split.no", 0) + 1, part.metadata.integer("split.count", 0)
     if says != (number, count):
-        _refuse(part.path, f"is part {says[0]} of {says[1]} by its metadata, and {number} of {count} "
+        refuse(part.path, f"is part {says[0]} of {says[1]} by its metadata, and {number} of {count} "
                 f"by its name")  # fmt: skip
     # Where only part 1 says it, some writers mean it for all parts, and some do not.
     own, its = (file.metadata.integer(ALIGNMENT_KEY, ALIGNMENT) for file in (part, first))
     if own != its:
-        _refuse(part.path, f"aligns its tensors to {own} bytes by its metadata, and part 1 to {its}",
+        refuse(part.path, f"aligns its tensors to {own} bytes by its metadata, and part 1 to {its}",
                 "join the parts with the program that split them")  # fmt: skip
-
-
-def _refuse(path: Path, fault: str, remedy: str = AGAIN) -> NoReturn:
-    raise FileError(f"{path}: {fault}; {remedy}")

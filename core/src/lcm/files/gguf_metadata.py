@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from lcm.errors import FileError
+from lcm.files.refusal import AGAIN, brief
 
 # The format's number for a type of values: numpy's type for one of them.
 NUMBERS: dict[int, np.dtype] = {
@@ -36,7 +37,6 @@ MAX_TEXTS = 2**21  # in all arrays together; vocabularies with merges have less 
 MAX_VALUES = 2**15  # keys and arrays
 MAX_DEPTH = 8  # of arrays in arrays
 MAX_KEY = 2**16 - 1  # bytes, the specification's own bound
-AGAIN = "download or copy it again"
 
 _u32 = struct.Struct("<I").unpack_from
 _u64 = struct.Struct("<Q").unpack_from
@@ -112,7 +112,7 @@ class Cursor:
     def _read_numbers(self, kind: int, count: int) -> np.ndarray:
         dtype = NUMBERS[kind]
         start = self._move(count * dtype.itemsize)
-        raw = np.array(bytearray(self._data[start : self.position]), np.uint8)
+        raw = np.frombuffer(self._data, np.uint8, self.position - start, start).copy()
         if kind == BOOL and raw.max(initial=0) > 1:
             self.refuse("is damaged: it should be true or false, and is neither")
         raw.flags.writeable = False
@@ -179,7 +179,7 @@ class Metadata(Mapping[str, Any]):
             return default
         kind, _ = self._fields[key]
         if kind not in NUMBERS or NUMBERS[kind].kind not in "iu":
-            raise FileError(f"{self._path}: metadata {key!r} is not an integer; {AGAIN}")
+            raise FileError(f"{self._path}: metadata {brief(key)} is not an integer; {AGAIN}")
         return int(self[key])
 
     def __getitem__(self, key: str) -> Any:
@@ -217,9 +217,3 @@ def read_fields(cursor: Cursor, count: int) -> dict[str, tuple[int, int]]:
         cursor.pass_over(kind)
         cursor.what = "the header"
     return fields
-
-
-def brief(found: object) -> str:
-    """For an error's line: as Python writes it, cut where it is long."""
-    text = repr(found).replace("\n", "")
-    return text if len(text) <= 60 else text[:57] + "…"

@@ -12,7 +12,8 @@ import numpy as np
 from lcm.errors import FormatError, ShapeError, UsageError
 from lcm.files.atomic import write_atomically
 from lcm.files.gguf import ALIGNMENT, ALIGNMENT_KEY, HEAD, MAX_AXES, MAX_NAME, TYPES
-from lcm.files.gguf_metadata import ARRAY, MAX_DEPTH, MAX_HEADER, MAX_KEY, NUMBERS, TEXT, brief
+from lcm.files.gguf_metadata import ARRAY, MAX_DEPTH, MAX_HEADER, MAX_KEY, NUMBERS, TEXT
+from lcm.files.refusal import brief
 from lcm.formats import FORMATS, Format
 
 NUMBERS_OF_TYPES = {name: number for number, name in TYPES.items()}

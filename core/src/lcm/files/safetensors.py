@@ -7,7 +7,6 @@ before it is believed, when the file is opened; no tensor's bytes are read until
 
 import json
 import math
-import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,11 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from lcm.errors import FileError, FormatError
+from lcm.errors import FormatError
 from lcm.files.atomic import write_atomically
+from lcm.files.mapped import MAX_NUMBERS, MappedFile
+from lcm.files.reading import MAX_JSON, parse_json
+from lcm.files.refusal import brief, refuse
 
 # The format's name: (lcm's name, bits, numpy's type; None: known, but nothing here can read it).
 DTYPES: dict[str, tuple[str, int, str | None]] = {
@@ -44,13 +46,12 @@ DTYPES: dict[str, tuple[str, int, str | None]] = {
     "F4": ("f4", 4, None),
 }
 NAMES = {name: dtype for dtype, (name, _, _) in DTYPES.items()}
-MAX_HEADER = 100_000_000  # the specification's own bound
+MAX_HEADER = MAX_JSON  # 40,000 tensors; the specification's own 100 MB may take 2 GB to read
 MAX_AXES = 32  # numpy's, before 2.0
 ALIGNMENT = 64  # of the first tensor, in the files we write
-AGAIN = "download or copy it again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What the header says of one tensor; `start` and `stop` count from the start of the file."""
 
@@ -63,13 +64,14 @@ class Entry:
 class SafetensorsFile(Mapping[str, np.ndarray]):
     """The tensors of one file by name: read-only views of the mapped file, bf16 as uint16."""
 
-    def __init__(self, path: Path, metadata: dict[str, str], entries: dict[str, Entry]) -> None:
-        self.path = path
+    def __init__(
+        self, map: MappedFile, metadata: dict[str, str], entries: dict[str, Entry]
+    ) -> None:
+        self.path = map.path
         self.metadata = metadata
         self.formats = {name: DTYPES[entry.dtype][0] for name, entry in entries.items()}
+        self._map = map
         self._entries = entries
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._entry(name).shape
@@ -78,19 +80,10 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
         entry = self._entry(name)
         numpy_name = DTYPES[entry.dtype][2]
         if numpy_name is None:
-            _refuse(self.path, f"tensor {name!r} is {entry.dtype}, which lcm cannot compute with",
-                    "use a copy of the model in BF16, F16 or F32")  # fmt: skip
-        dtype, size = np.dtype(numpy_name), entry.stop - entry.start
-        if entry.stop > len(self._map):
-            _refuse(self.path, f"tensor {name!r} ends behind the end of the file")
-        if size == 0:
-            flat = np.empty(0, dtype)
-        else:
-            flat = np.frombuffer(self._map, dtype, size // dtype.itemsize, entry.start)
-        if not flat.flags.aligned:  # legal, never written by us; a kernel needs it aligned
-            flat = flat.copy()
-        flat.flags.writeable = False
-        return flat.reshape(entry.shape)
+            refuse(self.path, f"tensor {brief(name)} is {entry.dtype}, which lcm cannot compute with",
+                   "use a copy of the model in BF16, F16 or F32")  # fmt: skip
+        dtype = np.dtype(numpy_name)
+        return self._map.array(name, dtype, entry.shape, entry.start, alignment=dtype.itemsize)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -110,75 +103,64 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
 def open_safetensors(path: str | Path) -> SafetensorsFile:
     """Map the file and check its header; `FileError` says what is wrong with it, and where."""
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            header, start, size = _read_header(path, file)
-        metadata = _metadata(path, header.pop("__metadata__", None))
-        entries = {name: _entry(path, name, fact, start, size) for name, fact in header.items()}
-        _check_order(path, entries, start, size)
-        return SafetensorsFile(path, metadata, entries)
-    except OSError as error:
-        _refuse(path, f"cannot be read: {error.strerror or error}", "check the path")
+    map = MappedFile(path, 8, "safetensors")
+    header, start = _read_header(path, map)
+    metadata = _metadata(path, header.pop("__metadata__", None))
+    entries = {name: _entry(path, name, fact, start, len(map)) for name, fact in header.items()}
+    _check_order(path, entries, start, len(map))
+    return SafetensorsFile(map, metadata, entries)
 
 
 # The header, checked -----------------------------------------------------------------------------
 
 
-def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int, int]:
-    """The header, where the tensors' bytes start, and the size of the file."""
-    size = file.seek(0, 2)
-    file.seek(0)
-    if size < 8:
-        _refuse(path, f"has {size} bytes, too few for a safetensors file")
-    length = int.from_bytes(file.read(8), "little")
-    if length > MAX_HEADER or 8 + length > size:
-        _refuse(path, f"is no safetensors file, or is cut short: it announces a header of {length} "
-                f"bytes, and has {size} in all")  # fmt: skip
+def _read_header(path: Path, map: MappedFile) -> tuple[dict[str, Any], int]:
+    """The header, and where the tensors' bytes start."""
+    start = 8 + int.from_bytes(map.bytes[:8], "little")
+    if start > len(map):
+        refuse(path, f"is no safetensors file, or is cut short: it announces a header of {start - 8} "
+               f"bytes, and has {len(map)} in all")  # fmt: skip
+    if start > MAX_HEADER:
+        refuse(path, f"announces a header of {start - 8} bytes; lcm reads {MAX_HEADER}",
+               "split the model into several files")  # fmt: skip
+    text = map.bytes[8:start]
     try:
-        text = file.read(length).decode("utf-8")
-        if not text.startswith("{"):
+        if not text.startswith(b"{"):
             raise ValueError("it does not start with '{'")
-        return json.loads(text, object_pairs_hook=_unique), 8 + length, size
-    except (ValueError, RecursionError) as error:
-        _refuse(path, f"the header is damaged: {error}")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{name!r} is there twice")
-        found[name] = value
-    return found
+        return parse_json(text), start
+    except ValueError as error:
+        refuse(path, f"the header is damaged: {error}")
 
 
 def _metadata(path: Path, found: Any) -> dict[str, str]:
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        _refuse(path, "the header is damaged: __metadata__ is not a table of texts")
+        refuse(path, "the header is damaged: __metadata__ is not a table of texts")
     return found
 
 
 def _entry(path: Path, name: str, found: Any, start: int, size: int) -> Entry:
-    def refuse(what: str) -> NoReturn:
-        _refuse(path, f"tensor {name!r}: {what}")
+    def unfit(what: str) -> NoReturn:
+        refuse(path, f"tensor {brief(name)}: {what}")
 
     if not isinstance(found, dict) or not {"dtype", "shape", "data_offsets"} <= set(found):
-        refuse("its header entry has no dtype, shape and data_offsets")
+        unfit("its header entry has no dtype, shape and data_offsets")
     dtype, shape, offsets = found["dtype"], found["shape"], found["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        refuse(f"dtype {_brief(dtype)} is unknown")
+        unfit(f"dtype {brief(dtype)} is unknown")
     if not _are_sizes(shape) or len(shape) > MAX_AXES:
-        refuse(f"shape {_brief(shape)} is not a list of sizes")
+        unfit(f"shape {brief(shape)} is not a list of sizes")
     if not _are_sizes(offsets) or len(offsets) != 2:
-        refuse(f"data_offsets {_brief(offsets)} are not two positions")
+        unfit(f"data_offsets {brief(offsets)} are not two positions")
     first, last = offsets
     if not first <= last <= size - start:
-        refuse(f"lies at bytes {first} to {last}, but the file has {size - start} bytes of tensors")
+        unfit(f"lies at bytes {first} to {last}, but the file has {size - start} bytes of tensors")
     bits = math.prod(shape) * DTYPES[dtype][1]
     if bits != 8 * (last - first):
-        refuse(f"{dtype} of shape {_brief(shape)} does not fill {last - first} bytes")
+        unfit(f"{dtype} of shape {brief(shape)} does not fill {last - first} bytes")
+    if math.prod(size or 1 for size in shape) > MAX_NUMBERS:
+        unfit(f"shape {brief(shape)} has more numbers than fit anywhere")
     return Entry(dtype, tuple(shape), start + first, start + last)
 
 
@@ -191,19 +173,10 @@ def _check_order(path: Path, entries: dict[str, Entry], start: int, size: int) -
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
         if entry.start != start:
             what = "overlaps the one before" if entry.start < start else "has a hole before it"
-            _refuse(path, f"tensor {name!r}: {what}")
+            refuse(path, f"tensor {brief(name)}: {what}")
         start = entry.stop
     if start != size:
-        _refuse(path, f"{size - start} bytes at its end belong to no tensor")
-
-
-def _brief(found: Any) -> str:
-    text = repr(found)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _refuse(path: Path, what: str, remedy: str = AGAIN) -> NoReturn:
-    raise FileError(f"{path}: {what}; {remedy}")
+        refuse(path, f"{size - start} bytes at its end belong to no tensor")
 
 
 # Writing -----------------------------------------------------------------------------------------
@@ -255,6 +228,8 @@ def _header(
         start = stop
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    if 8 + len(text) > MAX_HEADER:
+        raise FormatError(f"a header of {len(text)} bytes is too long; write several files")
     return len(text).to_bytes(8, "little") + text
 
 

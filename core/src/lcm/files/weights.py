@@ -1,9 +1,10 @@
 """The weights of a model folder as Hugging Face lays it out: one safetensors file, or shards."""
 
-import json
+import os
 from pathlib import Path
 
-from lcm.errors import FileError
+from lcm.files.reading import read_json
+from lcm.files.refusal import brief, refuse
 from lcm.files.safetensors import SafetensorsFile, open_safetensors
 from lcm.files.sharded import ShardedWeights
 
@@ -21,12 +22,12 @@ def open_weights(path: str | Path) -> SafetensorsFile | ShardedWeights:
     if (path / INDEX).exists():
         return _open_shards(path, path / INDEX)
     if not path.is_dir():
-        raise FileError(f"{path}: there is no such model folder; check the path")
+        refuse(path, "there is no such model folder", "check the path")
     pickles = sorted(p.name for p in path.glob("*") if p.suffix in (".bin", ".pt", ".pth"))
     if pickles:
-        raise FileError(f"{path}: {pickles[0]} is a pickle, which can run any code when opened; "
-                        f"get the model's {SINGLE}")  # fmt: skip
-    raise FileError(f"{path}: has neither {SINGLE} nor {INDEX}; download it again")
+        refuse(path, f"{pickles[0]} is a pickle, which can run any code when opened",
+               f"get the model's {SINGLE}")  # fmt: skip
+    refuse(path, f"has neither {SINGLE} nor {INDEX}", "download it again")
 
 
 def _open_shards(folder: Path, index: Path) -> ShardedWeights:
@@ -34,26 +35,30 @@ def _open_shards(folder: Path, index: Path) -> ShardedWeights:
     files: dict[str, SafetensorsFile] = {}
     for tensor, shard in _weight_map(index).items():
         if shard not in shards:
-            if not (folder / shard).is_file():
-                raise FileError(f"{index}: the shard {shard!r} is not there; download it")
+            if shard not in os.listdir(folder):
+                refuse(index, f"the shard {brief(shard)} is not there", "download it")
             shards[shard] = open_safetensors(folder / shard)
         if tensor not in shards[shard]:
-            raise FileError(f"{index}: tensor {tensor!r} should be in {shard}, but is not; "
-                            f"download both again")  # fmt: skip
+            refuse(index, f"tensor {brief(tensor)} should be in {shard}, but is not",
+                   "download both again")  # fmt: skip
         files[tensor] = shards[shard]
     metadata = next((file.metadata for file in files.values()), {})
     return ShardedWeights(folder, files, metadata)
 
 
+def shards_in(index: Path) -> list[str]:
+    """The names of the files that an index names."""
+    return sorted(set(_weight_map(index).values()))
+
+
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))
-        weight_map: dict[str, str] = found["weight_map"]
-        names = set(weight_map.values())
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{index}: is damaged: no weight_map can be read from it ({error!r}); "
-                        f"download it again") from error  # fmt: skip
-    for name in names:
+    found = read_json(index)
+    weight_map = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(weight_map, dict):
+        refuse(index, "is damaged: there is no weight_map in it")
+    for name in weight_map.values():
         if not isinstance(name, str) or name == ".." or "\\" in name or Path(name).name != name:
-            raise FileError(f"{index}: the shard {name!r} is not a file of this folder; refused")
+            refuse(
+                index, f"the shard {brief(name)} is not a file of this folder", "take no such model"
+            )
     return weight_map

@@ -1,10 +1,14 @@
-"""Finding a model: by path, by name in the user's folder of models, or installed as a package."""
+"""Finding a model: by path, by name in the user's folder of models, installed as a package, or on a hub."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from lcm import models, settings
 from lcm.errors import FileError, UsageError
+from lcm.generate import hub
 from lcm.generate.text_model import TextModel
 from lcm.packages import metadata
 from lcm.text.tokenizer import Tokenizer
@@ -16,11 +20,38 @@ DEFAULT = "tinycode"
 def load_model(name: str | Path = "") -> TextModel:
     """The model of this name or path, ready to complete text; the installed one when no name is given."""
     folder = find_model(str(name))
-    return TextModel(models.load(folder, as_stored=True), Tokenizer.load(folder), folder)
+    with _no_collections():
+        model, tokenizer = models.load(folder, as_stored=True), Tokenizer.load(folder)
+    _check_vocabulary(folder, tokenizer, model.vocabulary)
+    return TextModel(model, tokenizer, folder)
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Inside, no garbage is looked for: of hundreds of thousands of words, all are kept."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _check_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> None:
+    """`FileError` where a text may get an id that the embedding lacks; control tokens are in no text."""
+    beyond = set(range(rows, tokenizer.vocabulary)) - set(tokenizer.special.values())
+    if beyond:
+        raise FileError(
+            f"{folder}: its tokenizer has the token {min(beyond)}, and its embedding only {rows} rows; "
+            "are both of the same model?"
+        )
 
 
 def find_model(name: str = "") -> Path:
-    """The folder of a model; `UsageError` names what there is."""
+    """The folder of a model, or its GGUF file; `UsageError` names what there is."""
+    if name.startswith(hub.PREFIX):
+        return hub.fetched(name)
     if name and (found := _as_model(Path(name).expanduser())):
         return found
     if name and Path(name).expanduser().is_dir():
@@ -32,7 +63,8 @@ def find_model(name: str = "") -> Path:
     if name not in known:
         there = ", ".join(known) or "none; pip install 'lcm[tinycode]', or train one: lcm train"
         raise UsageError(
-            f"no model {name!r}: neither a folder with a config.json nor a GGUF file; installed: {there}"
+            f"no model {name!r}: neither a folder with a config.json nor a GGUF file; installed: {there}; "
+            "one on a hub is called hub:owner/name"
         )
     return known[name]
 

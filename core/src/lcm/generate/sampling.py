@@ -1,12 +1,14 @@
 """Choosing the next token from logits: penalties, temperature, and the cuts top-k, top-p and min-p."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from lcm.errors import UsageError
+from lcm.errors import NumericsError, UsageError
 
 
 @dataclass(frozen=True)
@@ -40,30 +42,48 @@ class Sampling:
 
 
 class Sampler:
-    """Chooses one token after another for one text."""
+    """Chooses one token after another for one text.
 
-    def __init__(self, sampling: Sampling, prompt: Sequence[int] = ()) -> None:
+    With `logs` it tells what it chose from, which takes an exponential of every logit.
+    """
+
+    def __init__(
+        self, sampling: Sampling, prompt: Sequence[int] = (), *, logs: bool = False
+    ) -> None:
         self._sampling = sampling
-        self._rng = np.random.default_rng(sampling.seed)
+        self._logs = logs
         self._seen = set(prompt)
         self._generated: Counter[int] = Counter()
 
-    def choose(self, logits: np.ndarray) -> tuple[int, np.ndarray]:
-        """The next token, and the log-probabilities (vocabulary,) that it was drawn from before the cuts."""
-        logits = self._penalised(logits.astype(np.float64))
-        s = self._sampling
-        if s.temperature == 0:
-            logs = log_softmax(logits)
-            token = int(np.argmax(logits))
-        else:
-            logs = log_softmax(logits / s.temperature)
-            token = self._draw(logs)
+    def choose(self, logits: np.ndarray) -> tuple[int, np.ndarray | None]:
+        """The next token, and with `logs` the log-probabilities (vocabulary,) before the cuts.
+
+        `NumericsError` where the largest of the logits is not a number, or infinite.
+        """
+        logits = self._penalised(logits)
+        likeliest = int(np.argmax(logits))  # not-a-number, where there is one
+        if not math.isfinite(logits[likeliest]):
+            raise NumericsError(
+                f"the model's logits have {logits[likeliest]} among them; its weights are damaged, or a "
+                "number has become too large: try --backend reference, or LCM_ACTIVATIONS=f32"
+            )
+        temperature, logs = self._sampling.temperature, None
+        if temperature or self._logs:
+            logs = log_softmax(logits.astype(np.float64) / (temperature or 1.0))
+        token = likeliest if logs is None or not temperature else self._draw(logs)
         self._seen.add(token)
         self._generated[token] += 1
-        return token, logs
+        return token, logs if self._logs else None
+
+    @cached_property
+    def _rng(self) -> np.random.Generator:
+        return np.random.default_rng(self._sampling.seed)
 
     def _penalised(self, logits: np.ndarray) -> np.ndarray:
         s = self._sampling
+        if s.repetition_penalty == 1 and not s.presence_penalty and not s.frequency_penalty:
+            return logits
+        logits = logits.astype(np.float64)
         if s.repetition_penalty != 1 and self._seen:
             seen = np.fromiter(self._seen, int)
             found = logits[seen]

@@ -2,16 +2,29 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from lcm import settings
+from lcm.backend import dispatch
 from lcm.errors import ContextError, UsageError
-from lcm.generate.decoder import Decoder
+from lcm.generate.prefixes import Prefixes, prefixes_of
 from lcm.generate.sampling import Sampler, Sampling
+from lcm.generate.speculation import (
+    SPECULATE,
+    Drafter,
+    DraftModel,
+    NGrams,
+    Rows,
+    Speculation,
+    refuse_other_tokens,
+)
 from lcm.nn import Model
+from lcm.text.chat import Chat
 from lcm.text.gap import Gap, gap_ids
 from lcm.text.tokenizer import Tokenizer
 
@@ -20,11 +33,21 @@ DEFAULT_TOKENS = 128
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a text took: how much of the prompt was known, and how many guessed tokens came true."""
+
+    prompt_tokens: int = 0
+    reused_tokens: int = 0  # of the prompt: read before, for another text
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class Piece:
     """What one token added: its text, its id, and the log-probabilities of the likeliest, if asked for.
 
     `text` is empty while a character, or what may become a stop string, is not complete; the last piece has
-    no token, but the reason why there are no more: 'stop', 'end' or 'length'.
+    no token, but the reason why there are no more: 'stop', 'end' or 'length', and what the text took.
     """
 
     text: str
@@ -32,6 +55,7 @@ class Piece:
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
     finish: str | None = None
+    work: Work | None = None
 
 
 @dataclass(frozen=True)
@@ -45,26 +69,41 @@ class Completion:
     prompt_seconds: float
     seconds: float  # for the tokens after the prompt
     pieces: tuple[Piece, ...] = field(repr=False, default=())
+    reused_tokens: int = 0  # of the prompt: read before, for another text
+    drafted_tokens: int = 0  # guessed
+    accepted_tokens: int = 0  # of these, those that came true
 
 
 class TextModel:
-    """A model and its tokenizer."""
+    """A model and its tokenizer.
+
+    With `speculate` 'ngram' it guesses from what is repeated in the text, with 'off' not; empty is as the
+    setting says. A `draft` guesses instead: a smaller text model of the same tokens.
+    """
 
     def __init__(self, model: Model, tokenizer: Tokenizer, folder: Path | None = None) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.folder = folder
+        self.speculate = ""
+        self.draft: TextModel | None = None
+        self._rows: dict[str, Rows] = {}  # by backend
+
+    @cached_property
+    def prefixes(self) -> Prefixes:
+        """The texts that it has read; none are kept of a model that is in no file, and may yet learn."""
+        return prefixes_of(self.model, self.folder)
 
     @cached_property
     def ends(self) -> frozenset[int]:
         """The tokens that end a text."""
-        return frozenset() if self.tokenizer.end is None else frozenset([self.tokenizer.end])
+        return self.tokenizer.ends
 
     def complete(
-        self, prompt: str | Gap, *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
+        self, prompt: str | Gap | Chat, *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
         stop: Sequence[str] = (), logprobs: int = 0,
     ) -> Completion:  # fmt: skip
-        """The prompt's continuation, whole; or what belongs into the gap."""
+        """The prompt's continuation, whole; what belongs into the gap; or the answer in the chat."""
         started = time.perf_counter()
         first = 0.0
         pieces = []
@@ -74,55 +113,88 @@ class TextModel:
             first = first or time.perf_counter()
             pieces.append(piece)
         ended = time.perf_counter()
+        work = pieces[-1].work or Work()
         return Completion(
             "".join(p.text for p in pieces),
             tuple(p.token for p in pieces if p.token is not None),
             pieces[-1].finish or "",
-            len(self.prompt_ids(prompt, max_tokens)),
+            work.prompt_tokens,
             first - started,
             ended - first,
             tuple(pieces),
+            work.reused_tokens,
+            work.drafted_tokens,
+            work.accepted_tokens,
         )
 
     def stream(
-        self, prompt: str | Gap, *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
+        self, prompt: str | Gap | Chat, *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
         stop: Sequence[str] = (), logprobs: int = 0,
     ) -> Iterator[Piece]:  # fmt: skip
         """The prompt's continuation as it comes; `ContextError` if it cannot fit the model's context.
 
-        Without `max_tokens` it ends after 128 tokens, or where the context is full. Of what is around a
-        gap as much is read as fits.
+        Without `max_tokens` it ends after 128 tokens, or where the context is full; an answer only there, if
+        the model does not end it. Of what is around a gap as much is read as fits.
         """
         ids = self.prompt_ids(prompt, max_tokens)
-        ends = self.ends if isinstance(prompt, str) else frozenset(self.tokenizer.special.values())
+        ends = self._ends(prompt)
         if max_tokens is None:
-            max_tokens = max(1, min(DEFAULT_TOKENS, self.model.context - len(ids)))
+            room = self.model.context - len(ids)
+            max_tokens = max(1, room if isinstance(prompt, Chat) else min(DEFAULT_TOKENS, room))
         self._check(len(ids), max_tokens, stop)
-        decoder, sampler = Decoder(self.model), Sampler(sampling, ids)
-        text = self.tokenizer.stream(after=ids)
+        sampler = Sampler(sampling, ids, logs=logprobs > 0)
+        chats = isinstance(prompt, Chat)
+        text = self.tokenizer.answer() if chats else self.tokenizer.stream(after=ids)
         held = _Held(stop)
-        logits = decoder.prefill(ids)
         finish = "length"
-        for count in range(1, max_tokens + 1):
-            token, logs = sampler.choose(logits[: self.tokenizer.vocabulary])  # models pad theirs
-            if token in ends:
-                finish = "end"
-                break
-            out = held.push(text.push(token))
-            yield Piece(out, token, *_logprobs(token, logs, logprobs))
-            if held.stopped:
-                finish = "stop"
-                break
-            if count < max_tokens:
-                logits = decoder.step(token)
+        with self.prefixes.reading(ids) as decoder, self._drafting(ids) as drafter:
+            reused = decoder.cache.length
+            rows, patient = self._rows_here(), self.draft is None  # a draft was asked for
+            writer = Speculation(decoder, drafter, rows, ids, patient=patient)
+            logits = decoder.prefill(ids[reused:])
+            for count in range(1, max_tokens + 1):
+                logits = logits[: self.tokenizer.vocabulary]  # models pad theirs
+                token, logs = sampler.choose(logits)
+                if token in ends:
+                    finish = "end"
+                    break
+                out = held.push(text.push(token))
+                yield Piece(out, token, *_logprobs(token, logs, logprobs))
+                if held.stopped:
+                    finish = "stop"
+                    break
+                if count < max_tokens:
+                    logits = writer.step(token)
         rest = "" if held.stopped else held.push(text.flush()) + held.rest()
-        yield Piece(rest, finish=finish)
+        work = Work(len(ids), reused, writer.drafted, writer.accepted)
+        yield Piece(rest, finish=finish, work=work)
 
-    def prompt_ids(self, prompt: str | Gap, max_tokens: int | None = None) -> list[int]:
+    @contextmanager
+    def _drafting(self, ids: Sequence[int]) -> Iterator[Drafter | None]:
+        mode = self.speculate or settings.get("speculate")
+        if mode not in SPECULATE:
+            raise UsageError(
+                f"the setting 'speculate' must be {' or '.join(SPECULATE)}, not {mode!r}"
+            )
+        if self.draft is None:
+            yield NGrams() if mode == "ngram" else None
+            return
+        refuse_other_tokens(self.tokenizer, self.draft.tokenizer)
+        with self.draft.prefixes.reading(ids) as decoder:
+            yield DraftModel(decoder, self.tokenizer.vocabulary)
+
+    def _rows_here(self) -> Rows:
+        """What is known of rows on the backend that runs products now."""
+        product = dispatch.decide("linear", {"rows": 1, "inputs": 1, "outputs": 1})
+        return self._rows.setdefault(product.backend, Rows())
+
+    def prompt_ids(self, prompt: str | Gap | Chat, max_tokens: int | None = None) -> list[int]:
         """The prompt's tokens, behind the one that starts a text where the tokenizer has one.
 
         Those of a gap leave room for `max_tokens`.
         """
+        if isinstance(prompt, Chat):
+            return prompt.ids(self.tokenizer)
         if isinstance(prompt, Gap):
             return gap_ids(
                 self.tokenizer, prompt, self.model.context - (max_tokens or DEFAULT_TOKENS)
@@ -136,6 +208,11 @@ class TextModel:
                 )
             ids = [start, *ids]
         return ids
+
+    def _ends(self, prompt: str | Gap | Chat) -> frozenset[int]:
+        if isinstance(prompt, Gap):
+            return frozenset(self.tokenizer.special.values())
+        return self.ends | prompt.ends(self.tokenizer) if isinstance(prompt, Chat) else self.ends
 
     def _check(self, prompt: int, new: int, stop: Sequence[str]) -> None:
         if new < 1:
@@ -180,7 +257,9 @@ class _Held:
 
 
 def _logprobs(
-    token: int, logs: np.ndarray, count: int
-) -> tuple[float, tuple[tuple[int, float], ...]]:
-    best = np.argsort(-logs, kind="stable")[:count].tolist() if count else []
+    token: int, logs: np.ndarray | None, count: int
+) -> tuple[float | None, tuple[tuple[int, float], ...]]:
+    if logs is None:
+        return None, ()
+    best = np.argsort(-logs, kind="stable")[:count].tolist()
     return float(logs[token]), tuple((i, float(logs[i])) for i in best)

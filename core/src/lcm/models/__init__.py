@@ -19,6 +19,8 @@ import numpy as np
 from lcm import formats, host
 from lcm.errors import FileError, LcmError, UsageError
 from lcm.files.gguf import open_gguf
+from lcm.files.reading import read_json
+from lcm.files.refusal import brief
 from lcm.files.safetensors import save_safetensors
 from lcm.files.sharded import ShardedWeights, TensorFile
 from lcm.files.weights import open_weights
@@ -47,7 +49,12 @@ ARCHITECTURES = {
 def build(values: dict[str, Any]) -> Model:
     """An uninitialised model from the contents of a `config.json`."""
     architecture = _architecture(values)
-    model: Model = architecture.MODEL(architecture.configure(values))
+    try:
+        model: Model = architecture.MODEL(architecture.configure(values))
+    except LcmError:
+        raise
+    except (ArithmeticError, MemoryError, ValueError) as error:  # numpy's, of sizes that no array has
+        raise FileError(f"config.json: no {values['model_type']} can have these sizes: {error}") from None
     model.model_type = values["model_type"]
     return model
 
@@ -67,7 +74,7 @@ def load(path: str | Path, *, as_stored: bool = False) -> Model:
     model, weights = opened(path)
     fill(model, weights, str(path), as_stored=as_stored)
     if as_stored:
-        settle(model)
+        settle(model, Path(path))
     return model
 
 
@@ -79,7 +86,7 @@ def opened(path: str | Path) -> tuple[Model, Weights]:
         values = read_config(path)
     else:
         shapes = {name: file.shape(name) for name in file}
-        divisors = file.get(gguf.DIVISORS)
+        divisors = gguf.divisors_in(file)
         values = gguf.read_config(file.metadata, shapes, str(path), divisors)
     try:
         model = build(values)
@@ -131,18 +138,21 @@ def matched(model: Model, weights: Weights, where: str) -> dict[str, Stored]:
         if theirs is None:
             raise FileError(f"{where}: the tensor {name!r} is missing; is the download complete?")
         left.remove(theirs)
-        shape = architecture.from_file(name, np.broadcast_to(0, weights.shape(theirs))).shape
+        shape = architecture.from_file(name, np.broadcast_to(np.int8(0), weights.shape(theirs))).shape
         if shape != parameter.shape:
             raise FileError(
-                f"{where}: {theirs!r} is {shape} where the configuration asks for {parameter.shape}; "
+                f"{where}: {brief(theirs)} is {shape} where the configuration asks for {parameter.shape}; "
                 "are both of the same model?"
             )
+        if weights.formats[theirs] not in formats.FORMATS:
+            raise FileError(f"{where}: {brief(theirs)} is stored as {weights.formats[theirs]}, which lcm "
+                            f"cannot compute with; there are: {', '.join(formats.FORMATS)}")  # fmt: skip
         take = partial(_from_file, architecture, name, weights, theirs)
         found[name] = Stored(weights.formats[theirs], take)
     known = [*architecture.IGNORED, *map(re.escape, _shared_names(model))]
     extra = sorted(n for n in left if not any(re.fullmatch(p, n) for p in known))
     if extra:
-        raise FileError(f"{where}: {len(extra)} tensors fit nowhere, such as {extra[0]!r}; "
+        raise FileError(f"{where}: {len(extra)} tensors fit nowhere, such as {brief(extra[0])}; "
                         "are config.json and weights of the same model?")  # fmt: skip
     return found
 
@@ -190,21 +200,25 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The contents of a folder's `config.json`."""
     path = folder / "config.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except FileNotFoundError:
         raise FileError(f"{folder}: no config.json there; a model's folder has one") from None
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
         raise FileError(f"{path}: no model_type in it; it must name the architecture")
     return values
 
 
 def _architecture(values: dict[str, Any]) -> Any:
+    check_known(values)
+    return importlib.import_module(ARCHITECTURES[values["model_type"]][0])
+
+
+def check_known(values: dict[str, Any]) -> None:
+    """`UsageError` unless there is such an architecture here."""
     name = values["model_type"]
     if name not in ARCHITECTURES:
-        raise UsageError(f"no architecture {name!r} here; there are: {', '.join(ARCHITECTURES)}")
-    return importlib.import_module(ARCHITECTURES[name][0])
+        raise UsageError(f"no architecture {brief(name)} here{gguf.nearest(name, ARCHITECTURES)}; there are: "
+                         f"{', '.join(ARCHITECTURES)}")  # fmt: skip
 
 
 def _shared_names(model: Model) -> set[str]:

@@ -18,7 +18,7 @@ from lcm.errors import FileError
 from lcm.models.config import refuse_remainder
 from lcm.models.rotary import Rotary, RotaryTable, read_rotary
 from lcm.models.scaling import Scaling
-from lcm.nn import Cache, Embedding, LayerCache, Linear, Model, Module
+from lcm.nn import Cache, Embedding, LayerCache, Linear, Model, Module, products
 from lcm.tensor import Tensor
 
 
@@ -94,6 +94,8 @@ C = TypeVar("C", bound=Config)
 class Attention(Module):
     """Heads that share keys and values in groups, with rotary positions (Ainslie et al., 2023)."""
 
+    same_input: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+
     def __init__(
         self, c: Config, *, bias: bool = False, output_bias: bool = False,
         scale: float | None = None, window: int = 0, softcap: float = 0.0,
@@ -108,7 +110,8 @@ class Attention(Module):
 
     def project(self, x: Tensor) -> Sequence[Tensor]:
         """Queries (B, T, H, Q), keys and values (B, T, K, Q)."""
-        return [p(x).split_last(self._width) for p in (self.q_proj, self.k_proj, self.v_proj)]
+        parts = products(x, self.q_proj, self.k_proj, self.v_proj)
+        return [part.split_last(self._width) for part in parts]
 
     def __call__(self, x: Tensor, rotary: RotaryTable, cache: LayerCache) -> Tensor:
         q, k, v = self.project(x)
@@ -135,6 +138,8 @@ class NormedAttention(Attention):
 class GatedMLP(Module):
     """An MLP with a gate, such as `ops.swiglu` (Shazeer, 2020)."""
 
+    same_input = ("gate_proj", "up_proj")
+
     def __init__(
         self, c: Config, gate: Callable[..., Tensor], *, hidden: int = 0, bias: bool = False
     ) -> None:
@@ -145,7 +150,7 @@ class GatedMLP(Module):
         self._gate = gate
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.down_proj(self._gate(self.gate_proj(x), self.up_proj(x)))        # (B, T, F) inside
+        return self.down_proj(self._gate(*products(x, self.gate_proj, self.up_proj)))  # (B, T, F) inside
 
 
 class GeluMLP(Module):

@@ -5,6 +5,11 @@ from dataclasses import MISSING, Field, field, fields, is_dataclass
 from typing import Any, TypeVar
 
 from lcm.errors import FileError
+from lcm.files.refusal import brief
+
+# What a number stays below: what kernels count, what f32 holds. A layer or an expert more takes time to make.
+LIMITS = {int: 2**31, float: 1e38}
+COUNTS = {"num_hidden_layers": 512, "n_layer": 512, "num_experts": 512}
 
 C = TypeVar("C")
 
@@ -33,14 +38,22 @@ def _checked(whose: str, key: "Field[Any]", value: Any, hint: Any) -> Any:
     items = next((typing.get_args(t)[0] for t in allowed if typing.get_origin(t) is tuple), None)
     if isinstance(value, list) and items:
         return tuple(_checked(whose, key, item, items) for item in value)
-    if float in allowed and type(value) is int:
+    if float in allowed and type(value) is int and abs(value) < LIMITS[float]:
         value = float(value)
     if type(value) not in allowed:
         wanted = " or ".join(_said(t) for t in allowed)
-        raise FileError(f"config.json: {whose}'s {key.name} must be {wanted}, not {value!r}")
-    if type(value) in (int, float) and not (value > 0 or (value == 0 and "zero" in key.metadata)):
-        raise FileError(f"config.json: {whose}'s {key.name} must be positive, not {value!r}")
+        raise FileError(f"config.json: {whose}'s {key.name} must be {wanted}, not {brief(value)}")
+    if type(value) in LIMITS:
+        _check_number(whose, key, value)
     return value
+
+
+def _check_number(whose: str, key: "Field[Any]", value: int | float) -> None:
+    most = COUNTS.get(key.name, LIMITS[type(value)])
+    if not (value > 0 or (value == 0 and "zero" in key.metadata)):
+        raise FileError(f"config.json: {whose}'s {key.name} must be positive, not {brief(value)}")
+    if value >= most:
+        raise FileError(f"config.json: {whose}'s {key.name} must be less than {most:,}, not {brief(value)}")
 
 
 def _said(kind: Any) -> str:
@@ -55,7 +68,7 @@ def refuse_unless(values: dict[str, Any], model_type: str, **allowed: tuple[Any,
         if name in values and values[name] not in choices:
             known = ", ".join(str(c) for c in choices)
             raise FileError(
-                f"config.json: {model_type} with {name}={values[name]!r} is not supported; only: {known}"
+                f"config.json: {model_type} with {name}={brief(values[name])} is not supported; only: {known}"
             )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from lcm import formats, models
 from lcm.errors import FileError, UsageError
 from lcm.files.gguf_writing import save_gguf
+from lcm.files.refusal import brief
 from lcm.models.gguf import (
     DIALECTS,
     DIVISORS,
@@ -36,14 +37,20 @@ PADDING = {"tokenizer.ggml.token_type": UNUSED, "tokenizer.ggml.scores": -1000.0
 SCALINGS = ("linear", "yarn")  # that a GGUF file can say
 
 
-def to_gguf(source: str | Path, out: str | Path, recipe: str) -> None:
-    """Write the model of a folder or a GGUF file as one GGUF file, in the formats of the recipe."""
+def to_gguf(
+    source: str | Path, out: str | Path, recipe: str, importance: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Write the model of a folder or a GGUF file as one GGUF file, in the formats of the recipe.
+
+    `importance` is of `read_importance`: how much the errors of each column of a tensor count.
+    """
     source = Path(source)
     if recipe not in RECIPES:
         raise UsageError(f"no format {recipe!r}; there are: {', '.join(RECIPES)}")
     model, weights = models.opened(source)
     name, dialect = _dialect(model)
     tensors = Converted(model, models.matched(model, weights, str(source)), dialect, recipe)
+    tensors.heed(importance or {})
     metadata = {
         "general.architecture": name,
         "general.name": source.stem if source.is_file() else source.resolve().name,
@@ -61,7 +68,9 @@ def to_folder(source: str | Path, out: str | Path, format: str) -> None:
     if format not in ("f32", "f16", "bf16"):
         raise UsageError(f"a model's folder holds f32, f16 or bf16, not {format!r}; name a .gguf file")
     tokenizer = Tokenizer.load(source)
-    ends = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end}
+    others = tokenizer.ends - {tokenizer.end}
+    end = [tokenizer.end, *sorted(others)] if others else tokenizer.end
+    ends = {"bos_token_id": tokenizer.start, "eos_token_id": end}
     models.save(models.load(source), out, format=format, extra=ends)
     tokenizer.save(Path(out))
 
@@ -83,6 +92,17 @@ class Converted(Mapping[str, np.ndarray]):
             for name, shape in self.shapes.items()
         }
         self._heads, self._ones = dialect.heads(vars(model.config)), dialect.ones
+        self._importance: Mapping[str, np.ndarray] = {}
+
+    def heed(self, importance: Mapping[str, np.ndarray]) -> None:
+        """How much the errors of each tensor's columns count; `FileError` where it is of another model."""
+        for name, weights in importance.items():
+            shape = self.shapes.get(name)
+            if shape is None or shape[-1:] != weights.shape:
+                raise FileError(f"the importance file has {weights.size} columns for {brief(name)}, which "
+                                f"{'has ' + str(shape[-1]) if shape else 'is not there'} here; "
+                                f"is it of the same model?")  # fmt: skip
+        self._importance = importance
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name in self._made:
@@ -90,7 +110,8 @@ class Converted(Mapping[str, np.ndarray]):
         ours, stored = self._stored[name]
         array, format = stored.array(), self.formats[name]
         if stored.format != format:
-            array = formats.encode(formats.decode(array, stored.format), format)
+            weights = self._importance.get(name)
+            array = formats.encode(formats.decode(array, stored.format), format, weights)
         if self._ones and is_norm(ours):
             array = array + np.float32(1)
         if heads := self._heads.get(ours.rpartition(".")[0].rpartition(".")[2]):

@@ -3,15 +3,18 @@
 The names are llama.cpp's (gguf-py's constants), so that its files load here, and ours there.
 """
 
+import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from lcm import formats
 from lcm.errors import FileError
 from lcm.files.gguf import GgufFile
+from lcm.files.refusal import brief
 from lcm.files.sharded import ShardedWeights
 from lcm.models.scaling import Llama3, Scaling
 
@@ -30,6 +33,7 @@ KEYS = {
     "attention.sliding_window": "sliding_window",
     "rope.freq_base": "rope_theta",
 }
+REQUIRED = ("context_length", "embedding_length", "block_count", "attention.head_count")
 # Tensors' names without their ending (.weight, .bias); {} is the number of the layer.
 NAMES = {
     "token_embd": "model.embed_tokens",
@@ -173,13 +177,15 @@ def read_config(
     """
     name = _architecture(metadata, where)
     dialect = DIALECTS[name]
-    found = {key: metadata.get(f"{name}.{theirs}") for theirs, key in dialect.keys.items()}
-    values = {key: _plain(value) for key, value in found.items() if value is not None}
+    found = {key: _number(metadata, f"{name}.{theirs}", where) for theirs, key in dialect.keys.items()}
+    values = {key: value for key, value in found.items() if value is not None}
     values |= {key: tensor in shapes for key, tensor in dialect.switches.items()}
-    values |= _scaling(metadata, name)
+    values |= _scaling(metadata, name, where)
     embedding = "token_embd.weight"
-    if embedding not in shapes:
-        raise FileError(f"{where}: has no tensor {embedding!r}; it is no whole model")
+    if len(shapes.get(embedding, ())) != 2:
+        raise FileError(f"{where}: has no matrix {embedding!r}; it is no whole model")
+    if missing := [key for key in REQUIRED if dialect.keys[key] not in values]:
+        raise FileError(f"{where}: its metadata does not say '{name}.{missing[0]}'; convert the model again")
     values |= {
         "model_type": dialect.model_type,
         "vocab_size": shapes[embedding][0],
@@ -191,15 +197,34 @@ def read_config(
         return values | dialect.implied(values)
     except KeyError as error:
         raise FileError(f"{where}: its metadata does not say {error}; convert the model again") from None
+    except ArithmeticError:
+        raise FileError(f"{where}: its metadata says sizes that fit no model; convert it again") from None
 
 
 def _architecture(metadata: Mapping[str, Any], where: str) -> str:
-    name = metadata.get("general.architecture")
-    if name not in DIALECTS:
-        raise FileError(
-            f"{where}: no architecture {name!r} here; of GGUF files there are: {', '.join(DIALECTS)}"
-        )
-    return str(name)
+    name = _plain(metadata.get("general.architecture"))
+    if not isinstance(name, str) or name not in DIALECTS:
+        raise FileError(f"{where}: no architecture {brief(name)} here{nearest(name, DIALECTS)}; "
+                        f"of GGUF files there are: {', '.join(DIALECTS)}")  # fmt: skip
+    return name
+
+
+def nearest(name: object, known: Collection[str]) -> str:
+    """For an error's line: which of the known names is like this one."""
+    if not isinstance(name, str):
+        return ""
+    begins = sorted((k for k in known if name.startswith(k)), key=len, reverse=True)
+    longer = [k for k in known if k.startswith(name) and name]
+    near = begins or longer or difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    return f" (there is {near[0]!r}, but not what {brief(name)} adds or changes)" if near else ""
+
+
+def _number(metadata: Mapping[str, Any], key: str, where: str) -> Any:
+    found = _plain(metadata.get(key))
+    if found is not None and type(found) not in (int, float):
+        kind = "is no number" if isinstance(found, str | bool) else "has a number for each layer"
+        raise FileError(f"{where}: metadata {key!r} {kind}, {brief(found)}, which lcm cannot compute with")
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -209,10 +234,12 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _scaling(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _scaling(metadata: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
     """The table `rope_scaling`, in the words of config.json."""
     prefix = f"{name}.rope.scaling."
-    said = {k.removeprefix(prefix): _plain(v) for k, v in metadata.items() if k.startswith(prefix)}
+    said = {k.removeprefix(prefix): _plain(metadata[k]) for k in metadata if k.startswith(prefix)}
+    if odd := [key for key, value in said.items() if type(value) not in (str, bool, int, float)]:
+        raise FileError(f"{where}: metadata {prefix + odd[0]!r} is no number or text; convert it again")
     kind = said.pop("type", "none")
     if kind == "none":
         return {}
@@ -221,14 +248,20 @@ def _scaling(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _llama3(divisors: np.ndarray, values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Llama 3's scaling, of which a file has only what follows from it; all its models have these bounds."""
-    factor = float(divisors.max(initial=1))
-    scaling = Llama3(factor, 1.0, 4.0, 8192)
+    scaling = Llama3(float(divisors.max(initial=1)), 1.0, 4.0, 8192)
     width = values.get("head_dim") or values["hidden_size"] // values["num_attention_heads"]
-    wanted = divisors_of(scaling, values.get("rope_theta", 10000.0), width)
-    if wanted.shape != divisors.shape or not np.allclose(wanted, divisors, rtol=1e-4):
+    theta = values.get("rope_theta", 10000.0)
+    fits = divisors.shape == (width / 2,) and np.isfinite(divisors).all() and 0 < theta < 1e38
+    if not fits or not np.allclose(divisors_of(scaling, theta, width), divisors, rtol=1e-4):
         raise FileError(f"{where}: its {DIVISORS} is not that of Llama 3's scaling; "
                         f"use the model's safetensors")  # fmt: skip
     return {"rope_scaling": vars(scaling)}
+
+
+def divisors_in(file: File) -> np.ndarray | None:
+    """What the file's tensor `DIVISORS` says, if it has one."""
+    format = file.formats.get(DIVISORS)
+    return formats.decode(file[DIVISORS], format) if format in formats.FORMATS else None
 
 
 def divisors_of(scaling: Scaling, theta: float, width: int) -> np.ndarray:
@@ -257,19 +290,22 @@ class GgufWeights(Mapping[str, np.ndarray]):
         self.path, self.metadata = file.path, file.metadata
         self._file, self._to_file = file, to_file
         self._names = {dialect.ours(name): name for name in file if name != DIVISORS}
-        self.formats = {ours: file.formats[name] for ours, name in self._names.items()}
-        self._heads, self._ones = dialect.heads(values), dialect.ones
+        self._heads = dialect.heads(values)
+        self._ones = {ours for ours in self._names if dialect.ones and is_norm(ours)}
+        stored = {ours: file.formats[name] for ours, name in self._names.items()}
+        self.formats = stored | dict.fromkeys(self._ones, "f32")
 
     def __getitem__(self, name: str) -> np.ndarray:
-        array = self._to_file(name, self._file[self._names[name]])
-        if self._ones and is_norm(name):
-            return array - np.float32(1)
+        theirs = self._names[name]
+        array = self._to_file(name, self._file[theirs])
+        if name in self._ones:
+            return formats.decode(array, self._file.formats[theirs]) - np.float32(1)
         heads = self._heads.get(name.rpartition(".")[0].rpartition(".")[2])
         return halves(array, heads) if heads else array
 
     def shape(self, name: str) -> tuple[int, ...]:
         """As a checkpoint has it, in numbers."""
-        return self._to_file(name, np.broadcast_to(0, self._file.shape(self._names[name]))).shape
+        return self._to_file(name, np.broadcast_to(np.int8(0), self._file.shape(self._names[name]))).shape
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -41,6 +41,8 @@ class Config(blocks.Config):
 
 
 class Attention(blocks.Attention):
+    same_input = ()  # in one as they are
+
     def __init__(self, c: Config) -> None:
         self._heads, self._key_heads = c.num_attention_heads, c.key_heads
         self.qkv_proj = Linear(c.hidden_size, (self._heads + 2 * self._key_heads) * c.head_width)

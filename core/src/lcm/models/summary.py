@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lcm import formats, host, models
-
-CACHE = formats.FORMATS["f32"]  # of the numbers in the cache of keys and values
+from lcm.formats.cached import cache_format
 
 
 @dataclass(frozen=True)
@@ -52,5 +51,5 @@ def summary(path: str | Path) -> Summary:
         model.context,
         model.vocabulary,
         dict(count.most_common()),
-        CACHE.bytes(2 * layers * heads * width),
+        formats.FORMATS[cache_format(width)].bytes(2 * layers * heads * width),
     )

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from lcm.ops.op import op
-from lcm.ops.signature import f32, i32, inout
+from lcm.ops.signature import cached, f32, i32, inout
 from lcm.tensor import Tensor, arange, concat
 
 
@@ -52,17 +52,21 @@ def rope(
 
 @op(touched={"cache": "batch * rows * heads * width"})
 def cache_write(
-    cache: inout(f32["batch capacity heads width"]),
+    cache: inout(cached["batch capacity heads width"]),
     x: f32["batch rows heads width"],
     start: i32["batch"].below("capacity - rows + 1"),
 ) -> None:
-    """cache[b, start[b] + t] = x[b, t], in place."""
+    """cache[b, start[b] + t] = x[b, t], in place.
+
+    Numbers for f16 are rounded to the nearest, ties to even; for q8_0, a block of 32 along the width at a
+    time, as `lcm.formats` says, and they must be finite.
+    """
     batch, capacity, heads, width = cache.shape
     rows = x.shape[1]
     first = (arange(batch) * capacity).reshape(batch, 1)
     place = _positions(start, rows) + first
     flat = cache.reshape(batch * capacity, heads * width)
-    flat.put(place.reshape(batch * rows), x.reshape(batch * rows, heads * width))
+    flat.put(place.reshape(batch * rows), x.reshape(batch * rows, heads * width).cast(cache.format))
     return cache
 
 
@@ -73,8 +77,8 @@ def cache_write(
 )
 def attention(
     q: f32["batch rows heads width"],
-    k: f32["batch capacity kv_heads width"],
-    v: f32["batch capacity kv_heads width"],
+    k: cached["batch capacity kv_heads width"],
+    v: cached["batch capacity kv_heads width"],
     start: i32["batch"].below("capacity - rows + 1"),
     *,
     scale: float,
@@ -87,7 +91,7 @@ def attention(
     last `window` of those keys are seen; 0 is all. What k and v hold beyond must be finite. With a softcap,
     a score s becomes softcap * tanh(s / softcap) first; 0 is none (Gemma 2, 2024).
     """
-    return _attention(q, k, v, start, scale, window, softcap)
+    return _attention(q, k.cast(q.format), v.cast(q.format), start, scale, window, softcap)
 
 
 @op(

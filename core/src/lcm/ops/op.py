@@ -76,7 +76,7 @@ class Op:
         return y
 
     def symbol(self, bound: Bound, suffix: str = "") -> str:
-        """The kernel's name without `lcm_`: the op, the format of its weights if not f32, the suffix."""
+        """The kernel's name without `lcm_`: the op, the format of what is stored if not f32, the suffix."""
         for name, spec in self.signature.arrays.items():
             if len(spec.formats) > 1 and bound.tensors[name].format != "f32":
                 return f"{self.name}__{bound.tensors[name].format}{suffix}"

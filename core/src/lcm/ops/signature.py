@@ -17,6 +17,7 @@ import numpy as np
 
 from lcm.errors import FormatError, ShapeError, UsageError
 from lcm.formats.blocks import BLOCKS
+from lcm.formats.cached import CACHED
 from lcm.formats.interleaved import INTERLEAVED
 from lcm.tensor import Tensor
 
@@ -49,7 +50,7 @@ class Spec:
         return tuple(axis.removeprefix("*") for axis in self.axes)
 
     def stored_as(self, format: str) -> str:
-        """The format of this array in a call whose weights have that one."""
+        """The format of this array in a call whose stored arrays have that one."""
         return format if format in self.formats else self.formats[0]
 
     def __str__(self) -> str:
@@ -70,6 +71,7 @@ f32 = _Kind("f32")
 i32 = _Kind("i32")
 blocks = _Kind(*BLOCKS, *INTERLEAVED)
 weights = _Kind("f32", "bf16", "f16", *BLOCKS)
+cached = _Kind(*CACHED)
 
 
 def inout(spec: Spec) -> Spec:
@@ -140,7 +142,7 @@ class Signature:
 
     @property
     def stored(self) -> Spec | None:
-        """The array that may come in several formats, of which there is one at most."""
+        """The array that may come in several formats; another one that may has the same in each call."""
         return next((spec for spec in self.arrays.values() if len(spec.formats) > 1), None)
 
     @property
@@ -211,6 +213,13 @@ class Signature:
             if tensor.format not in allowed:
                 raise FormatError(
                     f"{self.name}: {name} needs {' or '.join(allowed)}, but has {tensor.format}"
+                )
+        stored = [n for n in tensors if len(self.arrays[n].formats) > 1]
+        for name in stored[1:]:
+            if tensors[name].format != tensors[stored[0]].format:
+                raise FormatError(
+                    f"{self.name}: {name} has {tensors[name].format}, "
+                    f"but {stored[0]} has {tensors[stored[0]].format}"
                 )
 
     def _match_shape(self, name: str, tensor: Tensor, bound: Bound, owner: dict[str, str]) -> None:

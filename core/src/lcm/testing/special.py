@@ -12,7 +12,7 @@ import numpy as np
 from lcm import formats
 from lcm.backend.contract import Kernel
 from lcm.ops.cases import widest
-from lcm.testing.examination import Refused, call, guard, in_f64
+from lcm.testing.examination import Refused, call, guard, in_f64, result_of
 from lcm.testing.shapes import LEVELS
 from lcm.testing.tolerances import rule
 from lcm.testing.trial import Arguments, Trial, right_results, trials
@@ -24,13 +24,14 @@ VALUES = {
 }
 EVERY = tuple(VALUES)
 
-# By op: the inputs that may hold such numbers, and which.
+# By op, or by kernel: the inputs that may hold such numbers, and which.
 FORWARD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "linear": (("x", "weight", "bias"), EVERY),
     "linear_int8": (("x", "bias"), ("NaN", "denormal")),
     "matmul": (("x", "y"), EVERY),
     "embedding": (("weight",), EVERY),
     "cache_write": (("x",), EVERY),
+    "cache_write__q8_0": (("x",), ("denormal",)),
     "add": (("x", "y"), EVERY),
     "sum_squares": (("x",), EVERY),
     "rms_norm": (("x",), EVERY),
@@ -59,7 +60,8 @@ def defined(symbol: str) -> bool:
 
 def _table(trial: Trial) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     op, _, is_gradient = trial.kind
-    return (BACKWARD if is_gradient else FORWARD).get(op.name)
+    table = BACKWARD if is_gradient else FORWARD
+    return table.get(trial.symbol) or table.get(op.name)
 
 
 def problems(symbol: str, kernel: Kernel, level: str) -> Iterator[str]:
@@ -106,7 +108,8 @@ def _differences(trial: Trial, arguments: Arguments, got: Arguments) -> Iterator
     given = in_f64(trial, arguments)
     for name in trial.results:
         given.want = right[name]
-        want, found = body[name].reshape(got[name].shape), got[name]
+        found = result_of(trial, name, got)
+        want = body[name].reshape(found.shape)
         for test in (np.isnan, np.isposinf, np.isneginf):
             differs = test(want) != test(found)
             if differs.any():

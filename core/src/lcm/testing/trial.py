@@ -88,17 +88,29 @@ def right_results(
         if "out_grad" not in arguments or names == ("out",):
             with no_grad():
                 y = op.run_body(bound).data
-            return {n: y if n == "out" else bound.tensors[n].data for n in names}
+            changed = {
+                n: numbers_of(t.data, t.format) for n, t in bound.tensors.items() if n in names
+            }
+            return {n: y if n == "out" else changed[n] for n in names}
         return _gradients(op, bound, arguments, names)
 
 
+def numbers_of(array: np.ndarray, format: str) -> np.ndarray:
+    """The numbers of a result; of f32 and f64 the array itself."""
+    return array if format in ("f32", "f64") else formats.decode(array, format, "f64")
+
+
 def bound_of(op: Op, arguments: Arguments, format: str, *, double: bool = False) -> Bound:
-    """The checked arguments of an op that these arguments of a kernel stand for; copies, or f64."""
+    """The checked arguments of an op that these arguments of a kernel stand for; copies, or f64.
+
+    What is changed in place keeps a format that is not f32: to round to it is a part of the result.
+    """
     tensors = {}
     for name, spec in op.signature.arrays.items():
         if (array := arguments[name]) is not None:
             stored = spec.stored_as(format)
-            if double and stored != "i32":
+            rounds = spec.inout and stored != "f32"
+            if double and stored != "i32" and not rounds:
                 tensors[name] = Tensor(formats.decode(array, stored, "f64"))
             else:
                 tensors[name] = Tensor(array.copy(), stored)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from lcm.errors import FileError
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -19,26 +21,35 @@ class Pieces:
     """Each token of a tokenizer by id: its name, its bytes, and whether it is a control token."""
 
     def __init__(
-        self, library: "tokenizers.Tokenizer", decoder: dict[str, Any], control: set[int]
+        self, library: "tokenizers.Tokenizer", facts: dict[str, Any], control: set[int]
     ) -> None:
-        """`decoder` is that part of the tokenizer.json, `control` the ids of control tokens."""
+        """`facts` are what the tokenizer.json holds, `control` the ids of control tokens."""
+        decoder, words = facts.get("decoder") or {}, facts["model"].get("vocab")
         self._library = library
         self._steps = {step["type"]: step for step in decoder.get("decoders", [decoder]) if step}
+        self._words = words if isinstance(words, dict) else None
         self.control = control
 
     @cached_property
     def names(self) -> list[str]:
-        by_name = self._library.get_vocab(with_added_tokens=True)
-        names = [""] * (1 + max(by_name.values(), default=-1))
+        added = self._library.get_added_tokens_decoder()
+        words = self._library.get_vocab(False) if self._words is None else self._words
+        by_name = {**words, **{token.content: id for id, token in added.items()}}
+        largest = max(by_name.values(), default=-1)
+        if largest > 4 * len(by_name) + 4096:  # a list of these would fill memory
+            raise FileError(f"the tokenizer has {len(by_name)} tokens, but one with the id {largest}; "
+                            f"download it again")  # fmt: skip
+        names = [""] * (1 + largest)
         for name, id in by_name.items():
             names[id] = name
         return names
 
-    @cached_property
-    def contents(self) -> list[bytes]:
-        """What each token adds to a text; nothing for control tokens."""
+    def content(self, id: int) -> bytes:
+        """What the token adds to a text; nothing if it is a control token, or none."""
+        if id in self.control or not 0 <= id < len(self.names):
+            return b""
         of_name = self._byte_level if "ByteLevel" in self._steps else self._sentence_piece
-        return [b"" if id in self.control else of_name(n) for id, n in enumerate(self.names)]
+        return of_name(self.names[id])
 
     @cached_property
     def by_bytes(self) -> bool:
@@ -55,11 +66,9 @@ class Pieces:
 
     def shown(self, id: int, special: bool) -> bytes:
         """The bytes that this id adds to a text; ids that the tokenizer lacks add nothing."""
-        if not 0 <= id < len(self.names):
-            return b""
         if special and id in self.control:
             return self.names[id].encode("utf-8")
-        return self.contents[id]
+        return self.content(id)
 
     def text(self, ids: Sequence[int], special: bool) -> str:
         if not self.by_bytes:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcm.errors import FileError, LcmWarning
+from lcm.files.refusal import brief
+from lcm.text import templates
 from lcm.text.fields import Fields, refuse
 from lcm.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, pre_tokenizer
 from lcm.text.scores import Merge, merges_of
@@ -82,14 +84,14 @@ def config_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What a tokenizer_config.json would say besides: which tokens begin and end a text, and chats."""
     fields = Fields(metadata)
     vocabulary = _vocabulary(fields, _kind(fields))
-    names = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
+    names = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown",
+             "eot_token": "eot", "eom_token": "eom"}  # fmt: skip
     config = {
         name: vocabulary.tokens[vocabulary.roles[role]]
         for name, role in names.items()
         if role in vocabulary.roles
     }
-    template = metadata.get("tokenizer.chat_template")
-    return config | ({"chat_template": template} if isinstance(template, str) else {})
+    return config | templates.as_config(templates.in_gguf(metadata))
 
 
 # The vocabulary ----------------------------------------------------------------------------------
@@ -100,7 +102,7 @@ def _kind(fields: Fields) -> str:
     if kind is None:
         refuse("it holds no tokenizer (tokenizer.ggml.model is missing)")
     if kind not in KINDS:
-        raise FileError(f"GGUF metadata: a tokenizer of the kind {kind!r} (tokenizer.ggml.model) "
+        raise FileError(f"GGUF metadata: a tokenizer of the kind {brief(kind)} (tokenizer.ggml.model) "
                         f"cannot be read here, only {', '.join(KINDS)}; "
                         f"load the model from its Hugging Face folder")  # fmt: skip
     return kind
@@ -113,7 +115,7 @@ def _vocabulary(fields: Fields, kind: str) -> Vocabulary:
     ids = {token: id for id, token in enumerate(tokens)}
     if len(ids) < len(tokens):
         second = next(id for id, token in enumerate(tokens) if ids[token] != id)
-        refuse(f"token {tokens[second]!r} is there twice, as {second} and {ids[tokens[second]]}")
+        refuse(f"token {brief(tokens[second])} is there twice, as {second} and {ids[tokens[second]]}")
     rows, roles = len(tokens), _roles(fields, kind, tokens)
     types = _types(fields, kind, tokens, roles)
     if kind != "gpt2":
@@ -247,10 +249,10 @@ def _merges(fields: Fields, vocabulary: Vocabulary) -> list[Merge]:
     for line in lines:
         left, blank, right = line.partition(" ")
         if not (left and blank and right) or " " in right:
-            refuse(f"merge {line!r} does not name two tokens")
+            refuse(f"merge {brief(line)} does not name two tokens")
         if left not in ids or right not in ids or left + right not in ids:
             unknown = next(token for token in (left, right, left + right) if token not in ids)
-            refuse(f"merge {line!r} needs the token {unknown!r}, which is not there")
+            refuse(f"merge {brief(line)} needs the token {brief(unknown)}, which is not there")
         found.append((left, right))
     return found
 

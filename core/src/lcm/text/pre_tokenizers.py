@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcm.errors import FileError
+from lcm.files.refusal import brief
 from lcm.text.tokenizer import WORDS
 
 Step = dict[str, Any]
@@ -193,6 +194,6 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
 def pre_tokenizer(name: str) -> PreTokenizer:
     """What a `tokenizer.ggml.pre` stands for; no name is guessed at: another cut gives other ids."""
     if name not in PRE_TOKENIZERS:
-        raise FileError(f"GGUF metadata: no pre-tokenizer {name!r} (tokenizer.ggml.pre) is known; "
+        raise FileError(f"GGUF metadata: no pre-tokenizer {brief(name)} (tokenizer.ggml.pre) is known; "
                         f"there are {', '.join(PRE_TOKENIZERS)}")  # fmt: skip
     return PRE_TOKENIZERS[name]

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from lcm.errors import LcmWarning, UsageError
+from lcm.text import templates
 from lcm.text.decoding import BYTES
 from lcm.text.fields import PREFIX
 from lcm.text.gguf import BYTE, BYTE_FORM, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, facts_of
@@ -55,8 +56,7 @@ def metadata_of(facts: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str
     found = {PREFIX + key: value for key, value in fields.items()}
     if fields["model"] == "llama":
         _check_merges(found, merges, {t for t, id in model["vocab"].items() if types[id] != NORMAL})
-    template = config.get("chat_template")
-    return found | ({"tokenizer.chat_template": template} if isinstance(template, str) else {})
+    return found | templates.as_metadata(templates.sources_of(config))
 
 
 def _refuse(what: str) -> NoReturn:
@@ -248,6 +248,8 @@ def _roles(
         "eos": last or _content(config.get("eos_token")),
         "unknown": _content(config.get("unk_token")) or facts["model"].get("unk_token"),
         "padding": _content(config.get("pad_token")),
+        "eot": _content(config.get("eot_token")),
+        "eom": _content(config.get("eom_token")),
     }
     found: dict[str, Any] = {f"{r}_token_id": ids[t] for r, t in named.items() if t in ids}
     for role, names in FILL_IN.items():

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lcm.errors import DataError, FileError, UsageError
+from lcm.errors import DataError, FileError, LcmWarning, UsageError
 from lcm.files.atomic import write_atomically
-from lcm.files.gguf import open_gguf
+from lcm.files.reading import read_json, read_whole
+from lcm.files.refusal import brief
+from lcm.text import templates
 from lcm.text.decoding import Pieces, StreamDecoder
+from lcm.text.library import is_control, library_of
 
 if TYPE_CHECKING:
     import tokenizers
@@ -33,20 +37,28 @@ WORDS = "|".join((
     r"\s+(?!\S)|\s+",
 ))  # fmt: skip
 
+LARGEST = 2**27  # bytes of a tokenizer.json; that of Gemma has a fourth of it
+
 # How models call the token that ends a text, where no tokenizer_config.json says it.
 ENDS = (END, "<|end_of_text|>", "</s>", "<eos>", "<｜end▁of▁sentence｜>", "<|im_end|>")
+TURN_ENDS = ("eot_token", "eom_token")  # what ends a turn, or a message, if not a text
+MARK = "\ufdd0"  # in no text: Unicode keeps it for what programs need inside (Standard, 23.7)
 
 
 class Tokenizer:
     """Text to ids and back. What looks like a control token in a user's text stays text."""
 
-    def __init__(self, source: str, config: dict[str, Any] | None = None) -> None:
-        """`source` is the text of a tokenizer.json, `config` what tokenizer_config.json holds."""
-        facts = json.loads(source)
-        self._source = source
-        self._config = config or {}
+    def __init__(
+        self, facts: dict[str, Any], config: dict[str, Any] | None = None, ends: Iterable[int] = ()
+    ) -> None:
+        """`facts` are what a tokenizer.json holds, `config` what tokenizer_config.json does.
+
+        `ends` are the ids that the model's own configuration calls ends, beside the tokenizer's.
+        """
         self._facts = facts
-        self._plain = _library(facts, parse_control=False)
+        self._config = config or {}
+        self._ends = frozenset(ends)
+        self._plain = library_of(facts, parse_control=False)
 
     @classmethod
     def train(
@@ -73,34 +85,55 @@ class Tokenizer:
             show_progress=False,
         )
         library.train_from_iterator(iter(texts), trainer)
-        return cls(library.to_str(pretty=True))
+        return cls(json.loads(library.to_str()))
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
         """The tokenizer of a model folder, of one tokenizer.json, or of a GGUF file."""
         path = Path(path)
         if path.suffix == ".gguf":
-            return cls.from_gguf(open_gguf(path).metadata)
+            return cls._of_gguf_file(path)
         file = path / "tokenizer.json" if path.is_dir() else path
         config = file.with_name("tokenizer_config.json")
         try:
-            facts = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-            return cls(file.read_text(encoding="utf-8"), facts if isinstance(facts, dict) else {})
+            facts = json.loads(read_whole(config, LARGEST)) if config.is_file() else {}
+            facts = facts if isinstance(facts, dict) else {}
+            facts |= templates.as_config(templates.in_folder(file.parent))
+            return cls(json.loads(read_whole(file, LARGEST)), facts, ends_in(file.parent))
+        except FileError:
+            raise
         except OSError as error:
-            raise FileError(f"{file}: no tokenizer can be read there: {error.strerror}; "
-                            f"name a model folder or a tokenizer.json") from error  # fmt: skip
+            remedy = "name a model folder or a tokenizer.json"
+            if file.with_name("tokenizer.model").is_file():
+                remedy = "transformers makes one of the tokenizer.model that is there"
+            raise FileError(
+                f"{file}: no tokenizer can be read there: {error.strerror}; {remedy}"
+            ) from error
         except Exception as error:  # the library raises plain Exceptions
             raise FileError(f"{file}: is no usable tokenizer: {_line(error)}; "
                             f"download it again") from error  # fmt: skip
+
+    @classmethod
+    def _of_gguf_file(cls, path: Path) -> "Tokenizer":
+        from lcm.text.prepared import facts_of_file
+
+        try:
+            return cls._of_facts(*facts_of_file(path))
+        except FileError as error:
+            named = str(error).startswith(f"{path}: ")
+            raise error if named else FileError(f"{path}: {error}") from None
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
         """The tokenizer that a GGUF file's metadata describes (`tokenizer.ggml.*`)."""
         from lcm.text.gguf import config_of, facts_of
 
-        facts, config = facts_of(metadata), config_of(metadata)
+        return cls._of_facts(facts_of(metadata), config_of(metadata))
+
+    @classmethod
+    def _of_facts(cls, facts: dict[str, Any], config: dict[str, Any]) -> "Tokenizer":
         try:
-            return cls(json.dumps(facts), config)
+            return cls(facts, config)
         except Exception as error:  # the library raises plain Exceptions
             raise FileError(f"GGUF metadata: it holds no usable tokenizer: {_line(error)}; "
                             f"convert the model again") from error  # fmt: skip
@@ -110,24 +143,37 @@ class Tokenizer:
         from lcm.text.to_gguf import metadata_of
 
         end = {} if self.end is None else {"eos_token": self._pieces.names[self.end]}
-        return metadata_of(self._facts, {**self._config, **end})
+        others = [self._pieces.names[id] for id in sorted(self.ends - {self.end})]
+        if len(others) > len(TURN_ENDS):
+            more = ", ".join(others[len(TURN_ENDS) :])
+            warnings.warn(f"a GGUF file can name three tokens that end a text, not {more} besides",
+                          LcmWarning, stacklevel=2)  # fmt: skip
+        named = dict(zip(TURN_ENDS, others, strict=False))
+        return metadata_of(self._facts, {**self._config, **named, **end})
 
     def save(self, path: str | Path) -> None:
         """Write tokenizer.json to a path that ends in .json, or both files into a model folder."""
         path = Path(path)
         if path.suffix == ".json":
-            _write(path, self._source)
+            _write(path, self._facts)
             return
-        _write(path / "tokenizer.json", self._source)
+        _write(path / "tokenizer.json", self._facts)
         config = {"tokenizer_class": "PreTrainedTokenizerFast", **self._config}
         if self.end is not None:
             config.setdefault("eos_token", self._pieces.names[self.end])
-        _write(path / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False))
+        _write(path / "tokenizer_config.json", config)
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """The ids of `text`; only with `special` are control tokens in it more than text."""
         library = self._parsing if special else self._plain
         return library.encode(_checked(text), add_special_tokens=False).ids
+
+    def encode_marked(self, text: str) -> list[int]:
+        """The ids of a text with its control tokens, but where a MARK stands in one: that is text.
+
+        Marks are taken out after control tokens are found and before words are cut: no other id changes.
+        """
+        return self._unmarking.encode(_checked(text), add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str], special: bool = False) -> list[list[int]]:
         """`encode` for many texts at once, on all cores."""
@@ -143,13 +189,18 @@ class Tokenizer:
         """A decoder for one id at a time, as if the ids `after` had already been shown."""
         return StreamDecoder(self._pieces, after, special)
 
+    def answer(self) -> StreamDecoder:
+        """A decoder for what a model says in a chat, one id at a time, with its `tags`."""
+        control = self._pieces.control - set(self.tags.values())
+        return StreamDecoder(Pieces(self._plain, self._facts, control))
+
     def bytes_of(self, id: int) -> bytes:
         """What one token stands for, which may be a part of a character; control tokens: b""."""
-        return self._pieces.contents[id] if 0 <= id < self.vocabulary else b""
+        return self._pieces.content(id)
 
     def byte_lengths(self) -> np.ndarray:
         """How many bytes of text each id stands for, int64 (vocabulary,); 0 for control tokens."""
-        return np.array([len(piece) for piece in self._pieces.contents], np.int64)
+        return np.array([len(self._pieces.content(id)) for id in range(self.vocabulary)], np.int64)
 
     def id_of(self, token: str) -> int:
         """The id of a token by its name, as a control token's; `UsageError` where there is none."""
@@ -167,6 +218,16 @@ class Tokenizer:
         """The control tokens by name, in order of their ids."""
         return {self._pieces.names[id]: id for id in sorted(self._pieces.control)}
 
+    @cached_property
+    def tags(self) -> dict[str, int]:
+        """Those of them that the tokenizer's file calls ordinary, and look like `<think>`, `</tool_call>`."""
+        ordinary = {
+            t["content"] for t in self._facts.get("added_tokens") or [] if not t.get("special")
+        }
+        return {
+            n: id for n, id in self.special.items() if n in ordinary and re.fullmatch(r"</?\w+>", n)
+        }
+
     @property
     def vocabulary(self) -> int:
         """One more than the largest id."""
@@ -175,9 +236,28 @@ class Tokenizer:
     @cached_property
     def end(self) -> int | None:
         """The id that ends a text, from the model's configuration or by its usual names."""
-        said = self._config.get("eos_token")
-        name = said.get("content") if isinstance(said, dict) else said
+        name = _name(self._config.get("eos_token"))
         return next((self.special[end] for end in (name, *ENDS) if end in self.special), None)
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """All ids that end a text, a turn or a message, from the configuration; control tokens only."""
+        named = {self.special.get(_name(self._config.get(key)) or "") for key in TURN_ENDS}
+        found = {self.end, *named, *self._ends}
+        return frozenset(id for id in self._pieces.control if id in found)
+
+    @cached_property
+    def templates(self) -> dict[str, str]:
+        """The chat templates by name; `default` is the usual one. Empty for models that only continue."""
+        return templates.sources_of(self._config)
+
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """The tokens that the configuration has a use for, by name: `bos_token`, `eos_token` and others."""
+        usual = {"bos_token": self.start, "eos_token": self.end}
+        found = {role: self._pieces.names[id] for role, id in usual.items() if id is not None}
+        said = {key: _name(value) for key, value in self._config.items() if key.endswith("_token")}
+        return found | {key: name for key, name in said.items() if name}
 
     @cached_property
     def start(self) -> int | None:
@@ -194,28 +274,45 @@ class Tokenizer:
 
     @cached_property
     def _parsing(self) -> "tokenizers.Tokenizer":
-        return _library(self._facts, parse_control=True)
+        return library_of(self._facts, parse_control=True)
+
+    @cached_property
+    def _unmarking(self) -> "tokenizers.Tokenizer":
+        unmark = {"type": "Replace", "pattern": {"String": MARK}, "content": ""}
+        steps = [unmark, *([found] if (found := self._facts.get("normalizer")) else [])]
+        added = [{**t, "normalized": bool(t.get("normalized")) and not is_control(t)}
+                 for t in self._facts.get("added_tokens") or []]  # fmt: skip
+        facts = {"added_tokens": added, "normalizer": {"type": "Sequence", "normalizers": steps}}
+        return library_of(self._facts | facts, parse_control=True)
 
     @cached_property
     def _pieces(self) -> Pieces:
         added = self._plain.get_added_tokens_decoder()
         control = {id for id, token in added.items() if token.special}
-        return Pieces(self._plain, self._facts.get("decoder") or {}, control)
+        return Pieces(self._plain, self._facts, control)
 
 
-def _library(facts: dict[str, Any], *, parse_control: bool) -> "tokenizers.Tokenizer":
-    import tokenizers
+def ends_in(folder: Path) -> frozenset[int]:
+    """The ids that a model's own configuration calls ends; generation_config.json comes first."""
+    for name in ("generation_config.json", "config.json"):
+        try:
+            facts = read_json(folder / name)
+        except FileNotFoundError:
+            continue
+        said = facts.get("eos_token_id") if isinstance(facts, dict) else None
+        ids = said if isinstance(said, list) else [] if said is None else [said]
+        if not all(isinstance(id, int) for id in ids):
+            raise FileError(f"{folder / name}: eos_token_id is neither an id nor a list of ids: "
+                            f"{brief(said)}; download it again")  # fmt: skip
+        if ids:
+            return frozenset(ids)
+    return frozenset()
 
-    added = [{**t, "special": _is_control(t)} for t in facts.get("added_tokens") or []]
-    whole = {**facts, "added_tokens": added, "truncation": None, "padding": None}
-    library = tokenizers.Tokenizer.from_str(json.dumps(whole))
-    library.encode_special_tokens = not parse_control
-    return library
 
-
-def _is_control(token: dict[str, Any]) -> bool:
-    """Some models mark their fill-in-the-middle tokens as ordinary ones; their form tells them."""
-    return bool(token.get("special") or re.fullmatch(r"<\S+>", token["content"]))
+def _name(said: Any) -> str | None:
+    """What a tokenizer_config.json calls a token: its text, or a dictionary with that in it."""
+    name = said.get("content") if isinstance(said, dict) else said
+    return name if isinstance(name, str) else None
 
 
 def _checked(text: str) -> str:
@@ -225,7 +322,8 @@ def _checked(text: str) -> str:
     return text
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, facts: dict[str, Any]) -> None:
+    text = json.dumps(facts, indent=2, ensure_ascii=False)
     write_atomically(path, lambda file: file.write(text.encode("utf-8")))
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from lcm import models
 from lcm.errors import TrainingError, UsageError
+from lcm.evaluation.perplexity import Evaluation, evaluate
 from lcm.files.atomic import take_lock
 from lcm.generate.text_model import TextModel
 from lcm.nn import Model
 from lcm.text.tokenizer import Tokenizer
 from lcm.train import checkpoint
 from lcm.train.dataset import Dataset
-from lcm.train.evaluation import Evaluation, evaluate
 from lcm.train.gradients import Gradients
 from lcm.train.optimizers import make
 from lcm.train.plan import Plan
@@ -225,7 +225,7 @@ class Trainer:
         batches = self.dataset.validation.evaluation_batches(
             self.plan.batch, self.plan.context, limit=self.plan.evaluate_batches or None
         )
-        found: Evaluation = evaluate(self.model, batches, self._byte_lengths)
+        found: Evaluation = evaluate(self.model, batches, self._byte_lengths, exact=True)
         best = found.loss < self.state.best_loss
         if best:
             checkpoint.save_model(self.run_folder / "best", self.model, self.tokenizer)

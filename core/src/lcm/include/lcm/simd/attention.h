@@ -47,29 +47,29 @@ NOINLINE void cap(float *s, const attention_t *a, const band_t *band, int64_t fr
 /* While a tile's scores are made: its values, and the keys of the tile after the next. */
 static void fetch_keys(const attention_t *a, const band_t *band, int64_t key) {
   for (int64_t i = key; i < least(key + BAND_TILE, band->to[1]); i++) {
-    fetch_row(a->v + band->k + i * a->kv_row, a->width);
-    fetch_row(a->k + band->k + least(i + 2 * BAND_TILE, band->to[1] - 1) * a->kv_row, a->width);
+    fetch_row((const float *)a->v + band->k + i * a->kv_row, a->width);
+    fetch_row((const float *)a->k + band->k + least(i + 2 * BAND_TILE, band->to[1] - 1) * a->kv_row, a->width);
   }
 }
 
-/* s[j, :] = the scores of key from + j: those of the keys before to[half] for each half of the band. */
-NOINLINE void score_block(float *s, const attention_t *a, const band_t *band, const float *q, int64_t from,
-                          int64_t to) {
-  const float *k = a->k + band->k, *row[BAND_TILE];
-  const int64_t both = least(to, band->to[0]);
+/* s[j, :] = the scores of key from + j, row j of k: those of the keys before to[half] for each half of the
+   band. */
+NOINLINE void score_block(float *s, const attention_t *a, const band_t *band, const float *q, rows_t k,
+                          int64_t from, int64_t to) {
+  const float *row[BAND_TILE];
+  const int64_t both = most(0, least(to, band->to[0]) - from), keys = to - from;
   vf tile[BAND_TILE][2];
-  int64_t j = from;
-  for (; j < both; j += BAND_TILE) {
-    tile_rows(row, k, a->kv_row, j, both);
-    if (band->fetch) fetch_keys(a, band, j);
+  for (int64_t j = 0; j < both; j += BAND_TILE) {
+    tile_rows(row, k.at, k.step, j, both);
+    if (band->fetch) fetch_keys(a, band, from + j);
     score_tile(tile, row, q, a->width, 2);
     for (int i = 0; i < BAND_TILE; i++)
-      for (int n = 0; n < 2; n++) vf_store(s + (j - from + i) * BAND + n * LANES, tile[i][n]);
+      for (int n = 0; n < 2; n++) vf_store(s + (j + i) * BAND + n * LANES, tile[i][n]);
   }
-  for (j = most(from, both); j < to; j += BAND_TILE) {
-    tile_rows(row, k, a->kv_row, j, to);
+  for (int64_t j = both; j < keys; j += BAND_TILE) {
+    tile_rows(row, k.at, k.step, j, keys);
     score_tile(tile, row, q + LANES, a->width, 1);
-    for (int i = 0; i < BAND_TILE; i++) vf_store(s + (j - from + i) * BAND + LANES, tile[i][0]);
+    for (int i = 0; i < BAND_TILE; i++) vf_store(s + (j + i) * BAND + LANES, tile[i][0]);
   }
   if (a->softcap > 0) cap(s, a, band, from, to);
   hide(s, a, band, from, to);
@@ -91,15 +91,18 @@ NOINLINE vf softmax_block(float *s, int64_t keys, vf *largest, vf *sum) {
   return keep;
 }
 
-/* A worker's memory: y[width + LANES + BAND_TILE, BAND], q[width, BAND], s[KEY_BLOCK + BAND_TILE, BAND]. */
+/* A worker's memory: y[width + LANES + BAND_TILE, BAND], q[width, BAND], s[KEY_BLOCK + BAND_TILE, BAND], and for a
+   block that has to be decoded [KEY_BLOCK, width]. */
 static int64_t band_y_floats(int64_t width) { return (width + LANES + BAND_TILE) * BAND; }
 
 static int64_t attention_floats(const attention_t *a) {
-  return band_y_floats(a->width) + (a->width + KEY_BLOCK + BAND_TILE) * BAND;
+  const int64_t decoded = a->format == F32 ? 0 : KEY_BLOCK * wide_of(a->width);
+  return band_y_floats(a->width) + (a->width + KEY_BLOCK + BAND_TILE) * BAND + decoded;
 }
 
 static void attention_band(const attention_t *a, const band_t *band, const band_t *next, float *memory) {
   float *y = memory, *q = y + band_y_floats(a->width), *s = q + a->width * BAND;
+  float *decoded = s + (KEY_BLOCK + BAND_TILE) * BAND;
   vf largest[2] = {lowest(), lowest()}, sum[2] = {{0}, {0}}, keep[2];
   band_in(q, a->q, band->q, band, a->width, a->scale);
   memset(y, 0, (size_t)band_y_floats(a->width) * sizeof *y);
@@ -109,10 +112,12 @@ static void attention_band(const attention_t *a, const band_t *band, const band_
       fetch_own(a->y + band->out[i], a->width);
       fetch_row(a->q + next->q[i], a->width);
     }
-    score_block(s, a, band, q, from, to);
+    const int64_t at = band->k + from * a->kv_row;
+    score_block(s, a, band, q, head_rows(a, a->k, at, to - from, decoded), from, to);
     keep[0] = softmax_block(s, both, &largest[0], &sum[0]);
     keep[1] = softmax_block(s + LANES, to - from, &largest[1], &sum[1]);
-    mix(y, keep, a->v + band->k + from * a->kv_row, a->kv_row, s, both, to - from, a->width);
+    const rows_t v = head_rows(a, a->v, at, to - from, decoded);
+    mix(y, keep, v.at, v.step, s, both, to - from, a->width);
   }
   for (int half = 0; half < 2; half++) sum[half] = 1 / sum[half];
   band_out(a->y, y, band->out, band, a->width, sum);
@@ -139,6 +144,7 @@ static void attention_piece(const void *argument, int64_t piece, int worker) {
   for (int64_t i = first; i < end; i++) {
     const band_t next = nth_band(w->a, least(i + 1, end - 1));
     band.fetch = i == first || i % bands_of(w->a) == 0 || band.to[1] * w->a->width > KEPT_KEYS;
+    band.fetch &= w->a->format == F32; /* else keys come in order, and the processor foresees them */
     attention_band(w->a, &band, &next, w->memory + worker * w->floats);
     band = next;
   }
@@ -157,9 +163,9 @@ static int32_t attention(const attention_t *a) {
 }
 
 /* out = softmax(q k^T * scale) v, [batch, rows, heads, width]: each row over the keys that it sees. */
-EXPORT int32_t lcm_attention(const lcm_attention_args *a) {
+static int32_t attention_over(const lcm_attention_args *a, format_t format) {
   const attention_t work = {
-      .q = a->q, .k = a->k, .v = a->v, .y = a->out, .start = a->start,
+      .q = a->q, .k = a->k, .v = a->v, .format = format, .y = a->out, .start = a->start,
       .batch = a->batch, .rows = a->rows, .capacity = a->capacity, .kv_heads = a->kv_heads,
       .group = a->kv_heads ? a->heads / a->kv_heads : 0, .width = a->width, .window = a->window,
       .q_row = a->heads * a->width, .kv_row = a->kv_heads * a->width, .out_row = a->heads * a->width,
@@ -167,6 +173,12 @@ EXPORT int32_t lcm_attention(const lcm_attention_args *a) {
   };
   return attention(&work);
 }
+
+EXPORT int32_t lcm_attention(const lcm_attention_args *a) { return attention_over(a, F32); }
+
+EXPORT int32_t lcm_attention__f16(const lcm_attention_args *a) { return attention_over(a, F16); }
+
+EXPORT int32_t lcm_attention__q8_0(const lcm_attention_args *a) { return attention_over(a, Q8_0); }
 
 /* The same of the parts of one array [batch, rows, 3, heads, width]. */
 EXPORT int32_t lcm_self_attention(const lcm_self_attention_args *a) {

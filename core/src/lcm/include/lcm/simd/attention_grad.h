@@ -96,7 +96,8 @@ static void powers(const grad_memory *m, const attention_t *a, const band_t *ban
       fetch_row(a->out_grad + band->out[i], a->width);
     }
     const int64_t at = (from - band->from) * BAND, to = least(from + KEY_BLOCK, band->to[1]);
-    score_block(p + at, a, band, m->q, from, to);
+    const rows_t k = head_rows(a, a->k, band->k + from * a->kv_row, to - from, NULL);
+    score_block(p + at, a, band, m->q, k, from, to);
     if (a->softcap > 0) cap_slopes(m->slope + at, p + at, a, band, from, to);
   }
   for (int half = 0; half < 2; half++) {
@@ -110,7 +111,7 @@ static void powers(const grad_memory *m, const attention_t *a, const band_t *ban
 /* ds = p * (v . g - dot), for all the block's keys; p and ds begin at key `from`. */
 NOINLINE void ds_block(float *ds, const float *p, const attention_t *a, const band_t *band, const float *g,
                        const vf dot[2], int64_t from, int64_t to) {
-  const float *v = a->v + band->k, *row[BAND_TILE];
+  const float *v = (const float *)a->v + band->k, *row[BAND_TILE];
   const int64_t both = least(to, band->to[0]);
   vf tile[BAND_TILE][2];
   for (int64_t j = from; j < both; j += BAND_TILE) {
@@ -230,7 +231,8 @@ static void grad_band(const attention_t *a, const band_t *band, const band_t *ne
     if (a->softcap > 0) slow_down(m.ds, m.slope + (p - m.p), band, from, to);
     if (sums->k) spread(sums->k, sums->step, sums->add, m.ds, m.q_rows, a, band, from, to);
     if (!a->q_grad) continue;
-    mix(m.y, one, a->k + band->k + from * a->kv_row, a->kv_row, m.ds, both, to - from, a->width);
+    const float *k = (const float *)a->k + band->k + from * a->kv_row;
+    mix(m.y, one, k, a->kv_row, m.ds, both, to - from, a->width);
   }
   if (a->q_grad) band_out(a->q_grad, m.y, band->q, band, a->width, scale);
 }

@@ -12,6 +12,7 @@ enum {
   ROW_HEADS = 4,                /* … and with fewer such heads, up to BAND: bands would leave threads idle */
   ROW_TILE = 4,                 /* queries, and keys, that share a load */
   ROW_VECTORS = TILE_ROWS < 8 ? 2 : 4,
+  ROW_DECODED = 2 * LANES,      /* keys whose values are decoded at a time, to be in the first cache */
   ROW_AHEAD = 8,                /* from the key whose values are in use to the one whose are fetched */
   ROW_PIECE = 1 << 15,          /* numbers of k, and of v, in a piece: 128 KiB each */
   ROW_ONE_PIECE = 1 << 16,      /* below so many numbers of k in all, threads are not worth their waking */
@@ -24,18 +25,17 @@ typedef struct {
   int64_t p_row, y_row;       /* keys up to a whole vector; wide + 2 */
   int64_t in_piece;           /* so many pieces are done as one by a thread */
   float *found;               /* [batch, pieces, all, wide + 2]: mixed values, largest score, sum of powers */
-  float *memory;              /* a worker's: q[all, wide], p[all, p_row] */
+  float *memory;              /* a worker's: q[all, wide], p[all, p_row], decoded[ROW_DECODED, wide] */
 } row_work;
 
 /* p[i, :] = q[i, :] . k for the LANES keys from k on and some queries; from `keys` on, the last one again. */
-INLINE void row_scores(const row_work *w, float *p, const float *q, const float *k, int64_t keys,
-                       const int queries) {
-  const int64_t width = w->a->width, step = w->a->kv_row;
+INLINE void row_scores(const row_work *w, float *p, const float *q, rows_t k, int64_t keys, const int queries) {
+  const int64_t width = w->a->width, step = k.step;
   vf sums[ROW_TILE][LANES];
   for (int first = 0; first < LANES; first += ROW_TILE) {
     const float *row[ROW_TILE];
     vf sum[ROW_TILE][ROW_TILE];
-    for (int j = 0; j < ROW_TILE; j++) row[j] = k + least(first + j, keys - 1) * step;
+    for (int j = 0; j < ROW_TILE; j++) row[j] = k.at + least(first + j, keys - 1) * step;
     for (int i = 0; i < queries; i++)
       for (int j = 0; j < ROW_TILE; j++) sum[i][j] = (vf){0};
     for (int64_t d = 0; d < width; d += LANES) {
@@ -54,13 +54,12 @@ INLINE void row_scores(const row_work *w, float *p, const float *q, const float 
   for (int i = 0; i < queries; i++) vf_store(p + i * w->p_row, vf_sums(sums[i]));
 }
 
-/* y[i, :] = sum over keys of p[i, key] v[key, :] for some queries and vectors, the last of `last` numbers. */
-INLINE void row_mix_tile(const row_work *w, float *y, const float *p, const float *v, int64_t keys,
+/* y[i, :] += sum over keys of p[i, key] v[key, :] for some queries and vectors, the last of `last` numbers. */
+INLINE void row_mix_tile(const row_work *w, float *y, const float *p, const float *v, int64_t step, int64_t keys,
                          const int queries, const int vectors, int64_t last) {
-  const int64_t step = w->a->kv_row;
   vf sum[ROW_TILE][ROW_VECTORS];
   for (int i = 0; i < queries; i++)
-    for (int n = 0; n < vectors; n++) sum[i][n] = (vf){0};
+    for (int n = 0; n < vectors; n++) sum[i][n] = vf_load(y + i * w->y_row + n * LANES);
   for (int64_t j = 0; j < keys; j++, v += step) {
     vf x[ROW_VECTORS];
     for (int n = 0; n < vectors; n++)
@@ -74,14 +73,13 @@ INLINE void row_mix_tile(const row_work *w, float *y, const float *p, const floa
     for (int n = 0; n < vectors; n++) vf_store(y + i * w->y_row + n * LANES, sum[i][n]);
 }
 
-INLINE void row_mix(const row_work *w, float *y, const float *p, const float *v, int64_t keys,
-                    const int queries) {
-  const int64_t width = w->a->width;
+INLINE void row_mix(const row_work *w, float *y, const float *p, rows_t v, int64_t keys, const int queries) {
+  const int64_t width = w->a->width, step = v.step;
   int64_t d = 0;
   for (; d + ROW_VECTORS * LANES <= width; d += ROW_VECTORS * LANES)
-    row_mix_tile(w, y + d, p, v + d, keys, queries, ROW_VECTORS, LANES);
-  for (; d + LANES <= width; d += LANES) row_mix_tile(w, y + d, p, v + d, keys, queries, 1, LANES);
-  if (d < width) row_mix_tile(w, y + d, p, v + d, keys, queries, 1, width - d);
+    row_mix_tile(w, y + d, p, v.at + d, step, keys, queries, ROW_VECTORS, LANES);
+  for (; d + LANES <= width; d += LANES) row_mix_tile(w, y + d, p, v.at + d, step, keys, queries, 1, LANES);
+  if (d < width) row_mix_tile(w, y + d, p, v.at + d, step, keys, queries, 1, width - d);
 }
 
 /* Powers in place of scores; found = their largest, and the sum of the powers. */
@@ -108,11 +106,13 @@ static int64_t row_first(const attention_t *a, int64_t batch) {
 /* p[i, :] = the scores of the keys from … to - 1, for all queries; -infinity where a query does not see the
    key, and up to a whole vector. */
 static void row_all_scores(const row_work *w, float *p, const float *q, int64_t batch, int64_t from,
-                           int64_t to) {
+                           int64_t to, float *decoded) {
   const attention_t *a = w->a;
+  rows_t k = {0};
   for (int64_t j = from; j < to; j += LANES)
     for (int64_t i = 0; i < w->all;) {
-      const float *k = a->k + (batch * a->capacity + j) * a->kv_row + i / w->queries * a->width;
+      const int64_t number = (batch * a->capacity + j) * a->kv_row + i / w->queries * a->width;
+      if (i % w->queries == 0) k = head_rows(a, a->k, number, least(LANES, to - j), decoded);
       const int64_t queries = least(ROW_TILE, w->queries - i % w->queries);
       float *at = p + i * w->p_row + j - from;
       if (queries == 4) row_scores(w, at, q + i * w->wide, k, to - j, 4);
@@ -131,11 +131,35 @@ static void row_all_scores(const row_work *w, float *p, const float *q, int64_t 
   }
 }
 
+/* y[i, :] = the values of the keys from … to - 1, times the powers p[i, :], for all queries. */
+static void row_all_mixed(const row_work *w, float *y, const float *p, int64_t batch, int64_t from, int64_t to,
+                          float *decoded) {
+  const attention_t *a = w->a;
+  const int64_t each = a->format == F32 ? to - from : ROW_DECODED;
+  for (int64_t i = 0; i < w->all; i++) memset(y + i * w->y_row, 0, (size_t)w->wide * sizeof *y);
+  for (int64_t head = 0; head < w->all; head += w->queries)
+    for (int64_t j = from; j < to; j += each) {
+      const int64_t at = (batch * a->capacity + j) * a->kv_row + head / w->queries * a->width;
+      const int64_t keys = least(each, to - j);
+      const rows_t v = head_rows(a, a->v, at, keys, decoded);
+      for (int64_t i = head; i < head + w->queries;) {
+        const int64_t queries = least(ROW_TILE, head + w->queries - i);
+        float *mixed = y + i * w->y_row;
+        const float *powers = p + i * w->p_row + j - from;
+        if (queries == 4) row_mix(w, mixed, powers, v, keys, 4);
+        if (queries == 3) row_mix(w, mixed, powers, v, keys, 3);
+        if (queries == 2) row_mix(w, mixed, powers, v, keys, 2);
+        if (queries == 1) row_mix(w, mixed, powers, v, keys, 1);
+        i += queries;
+      }
+    }
+}
+
 static void row_piece(const row_work *w, int64_t batch, int64_t piece, float *memory) {
   const attention_t *a = w->a;
   const int64_t from = row_first(a, batch) + piece * w->keys;
   const int64_t to = least(from + w->keys, row_start(a, batch) + a->rows);
-  float *q = memory, *p = memory + w->all * w->wide;
+  float *q = memory, *p = q + w->all * w->wide, *decoded = p + w->all * w->p_row;
   float *found = w->found + (batch * w->pieces + piece) * w->all * w->y_row;
   if (from >= to) return;
   for (int64_t i = 0; i < w->all; i++) {
@@ -145,23 +169,20 @@ static void row_piece(const row_work *w, int64_t batch, int64_t piece, float *me
     for (int64_t d = 0; d < a->width; d += LANES)
       vf_store(q + i * w->wide + d, a->scale * vf_load_first(x + d, least(LANES, a->width - d)));
   }
-  row_all_scores(w, p, q, batch, from, to);
+  row_all_scores(w, p, q, batch, from, to, decoded);
   for (int64_t i = 0; i < w->all; i++)
     row_powers(p + i * w->p_row, to - from, found + i * w->y_row + w->wide);
-  for (int64_t i = 0; i < w->all;) {
-    const float *v = a->v + (batch * a->capacity + from) * a->kv_row + i / w->queries * a->width;
-    const int64_t queries = least(ROW_TILE, w->queries - i % w->queries);
-    if (queries == 4) row_mix(w, found + i * w->y_row, p + i * w->p_row, v, to - from, 4);
-    if (queries == 3) row_mix(w, found + i * w->y_row, p + i * w->p_row, v, to - from, 3);
-    if (queries == 2) row_mix(w, found + i * w->y_row, p + i * w->p_row, v, to - from, 2);
-    if (queries == 1) row_mix(w, found + i * w->y_row, p + i * w->p_row, v, to - from, 1);
-    i += queries;
-  }
+  row_all_mixed(w, found, p, batch, from, to, decoded);
+}
+
+/* Floats of a worker's memory. */
+static int64_t row_floats(const row_work *w) {
+  return w->all * (w->wide + w->p_row) + (w->a->format == F32 ? 0 : ROW_DECODED * w->wide);
 }
 
 static void row_pieces(const void *argument, int64_t piece, int worker) {
   const row_work *w = argument;
-  float *memory = w->memory + worker * w->all * (w->wide + w->p_row);
+  float *memory = w->memory + worker * row_floats(w);
   for (int64_t i = piece * w->in_piece; i < least((piece + 1) * w->in_piece, w->a->batch * w->pieces); i++)
     row_piece(w, i / w->pieces, i % w->pieces, memory);
 }
@@ -201,7 +222,7 @@ static int32_t attention_row(const attention_t *a) {
   int64_t numbers = 0;
   for (int64_t i = 0; i < a->batch; i++) numbers += (row_start(a, i) + a->rows - row_first(a, i)) * a->kv_row;
   w.in_piece = numbers < ROW_ONE_PIECE ? a->batch * w.pieces : 1;
-  w.found = scratch((size_t)(found + workers() * w.all * (w.wide + w.p_row)) * sizeof(float));
+  w.found = scratch((size_t)(found + workers() * row_floats(&w)) * sizeof(float));
   if (!w.found) return LCM_NO_MEMORY;
   w.memory = w.found + found;
   const int32_t code = in_parallel((a->batch * w.pieces + w.in_piece - 1) / w.in_piece, row_pieces, &w);

@@ -8,11 +8,13 @@
 
    band_of(…)                  which rows are in the lanes, and what keys they see
    band_in(…), band_out(…)     rows to lanes, and back
+   head_rows(…)                a head's keys or values as f32: where they lie, or decoded a few at a time
    score_tile(…), mix(…)       the two products */
 #ifndef LCM_SIMD_ATTENTION_TILE_H
 #define LCM_SIMD_ATTENTION_TILE_H
 
 #include <stddef.h>
+#include <lcm/simd/formats.h>
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -24,9 +26,11 @@ enum {
   BAND_TILE = TILE_ROWS < 8 ? TILE_ROWS : 8, /* keys, or numbers of a head, in a tile; by one vector or two */
 };
 
-/* What attention works on. Strides are in floats; heads lie `width` apart, batches all their rows. */
+/* What attention works on. Strides are in numbers; heads lie `width` apart, batches all their rows. */
 typedef struct {
-  const float *q, *k, *v, *out, *out_grad;
+  const float *q, *out, *out_grad;
+  const void *k, *v;
+  format_t format; /* of k and v; for gradients F32 */
   float *y, *q_grad, *k_grad, *v_grad;
   const int32_t *start; /* NULL: all 0 */
   int64_t batch, rows, capacity, kv_heads, group, width, window;
@@ -133,6 +137,41 @@ static void band_out(float *x, const float *t, const int64_t *at, const band_t *
         vf_store_first(x + at[half + i] + d, rows[i], left);
     }
   }
+}
+
+/* Some keys or values of a head, `step` floats apart. */
+typedef struct {
+  const float *at;
+  int64_t step;
+} rows_t;
+
+/* A row of whole blocks; each scale is read once. */
+INLINE void decode_q8_0(float *to, const uint8_t *b, int64_t width) {
+  for (int64_t d = 0; d < width; d += 32, b += 34) {
+    const float scale = half(b);
+    for (int i = 0; i < 32; i += LANES) vf_store(to + d + i, numbers(vi_from_i8(b + 2 + i)) * scale);
+  }
+}
+
+/* to[keys, width] = so many keys' rows of k or v, from its number i on; those that come next are fetched. */
+INLINE void decode_rows(float *to, const attention_t *a, const void *x, const format_t format, int64_t i,
+                        int64_t keys) {
+  const int64_t step = a->kv_row / numbers_of(format) * size_of(format);
+  const int64_t size = a->width / numbers_of(format) * size_of(format);
+  const char *at = number_at(x, format, i);
+  for (int64_t j = 0; j < keys; j++, at += step) {
+    for (int64_t line = 0; line < size; line += 64) __builtin_prefetch(at + keys * step + line);
+    if (format == F16) decode_numbers(to + j * a->width, at, F16, 0, a->width);
+    else decode_q8_0(to + j * a->width, (const uint8_t *)at, a->width);
+  }
+}
+
+/* Those of so many keys from number i of k or v on: where they lie, or decoded into `memory`, [keys, width]. */
+static rows_t head_rows(const attention_t *a, const void *x, int64_t i, int64_t keys, float *memory) {
+  if (a->format == F32) return (rows_t){(const float *)x + i, a->kv_row};
+  if (a->format == F16) decode_rows(memory, a, x, F16, i, keys);
+  else decode_rows(memory, a, x, Q8_0, i, keys);
+  return (rows_t){memory, a->width};
 }
 
 /* Rows key … key + BAND_TILE - 1 of k; from `to` on, the last one before it again. */

@@ -1,207 +1,187 @@
 /* x8 weight^T + bias, where x8 is x rounded to whole numbers of 8 bits, with a scale for each 32 of them; so the
-   product is one of whole numbers too, but for the scales. Weights are read interleaved: from where they lie, or
-   16 rows at a time as they are needed.
+   product is one of whole numbers too, but for the scales.
 
    lcm_linear_int8__<format>, __<format>_x16 */
 #ifndef LCM_SIMD_INT8_H
 #define LCM_SIMD_INT8_H
 
-#include <lcm/simd/interleaved.h>
-#include <lcm/simd/threads.h>
-
-enum { TILE_INT8 = LANES == 16 ? 8 : 4 /* rows of x that meet a strip in registers */ };
+#include <lcm/simd/int8_tile.h>
 
 typedef struct {
   const lcm_linear_int8_args *args;
+  rounded_t x;
   format_t format;
-  bool interleaved;
-  int8_t *whole;  /* [rows, inputs]: x / scale */
-  float *scale;   /* [rows, inputs / 32] */
-  int32_t *sum;   /* [rows, inputs / 16]: of these whole numbers */
-  uint8_t *own;   /* for each worker: 16 rows of the weight, interleaved */
-  int64_t group;  /* bytes of 16 rows of the weight */
-  int64_t each;   /* groups in a piece */
+  bool interleaved, tiles;
+  int64_t line;      /* bytes of a row of the weight */
+  int64_t each;      /* times LANES outputs in a piece */
+  int64_t together;  /* of these, whose strips are unpacked together */
+  int64_t rows_each; /* rows of x in a piece */
+  uint8_t *own;      /* for each worker: the strips, and rows of the weight made up to LANES */
+  int64_t own_bytes, strip_bytes;
 } int8_work_t;
 
-/* The whole numbers nearest to 32 numbers over their scale, which is their largest over 127: 0 if that is too
-   small to be one; not a number if one of them is not. */
-static void round_strip(const float *x, int8_t *whole, float *scale, int32_t *sum) {
-  vi largest = {0};
-  for (int i = 0; i < STRIP; i += LANES) {
-    const vi size = (vi)vf_load(x + i) & 0x7fffffff;
-    largest = (vi)vf_pick(size > largest, (vf)size, (vf)largest);
+/* The same for each format that has strips, with the format known to the compiler. */
+#define WITH_FORMAT(format, use) \
+  switch (format) {              \
+    case Q8_0: use(Q8_0); break; \
+    case Q4_0: use(Q4_0); break; \
+    case Q4_1: use(Q4_1); break; \
+    case Q5_0: use(Q5_0); break; \
+    case Q5_1: use(Q5_1); break; \
+    case Q4_K: use(Q4_K); break; \
+    case Q5_K: use(Q5_K); break; \
+    case Q6_K: use(Q6_K); break; \
+    default: break;              \
   }
-  int32_t bits = 0;
-  for (int i = 0; i < LANES; i++) bits = largest[i] > bits ? largest[i] : bits;
-  memcpy(scale, &bits, sizeof bits);
-  *scale /= 127;
-  const bool is_zero = *scale < 0x1p-126f;
-  for (int half = 0; half < 2; half++) {
-    vi total = {0};
-    for (int i = half * STRIP / 2; i < (half + 1) * STRIP / 2; i += LANES) {
-      const vf nearest = (vf_load(x + i) / (is_zero ? INFINITY : *scale) + 0x1.8p23f) - 0x1.8p23f;
-      vi_to_8(whole + i, __builtin_convertvector(nearest, vi));
-      total += vi_from_i8((const uint8_t *)whole + i);
-    }
-    sum[half] = 0;
-    for (int i = 0; i < LANES; i++) sum[half] += total[i];
-  }
+
+static void one_row(const int8_work_t *w, const place_t *p, int64_t count, vf *total) {
+#define USE(format)                                                                                          \
+  if (p->line)                                                                                               \
+    for (int64_t i = 0; i < count; i++) int8_row(&w->x, format, true, 1, p + i, total + i);                  \
+  else if (count == STREAMS) int8_row(&w->x, format, false, STREAMS, p, total);                              \
+  else                                                                                                       \
+    for (int64_t i = 0; i < count; i++) int8_row(&w->x, format, false, 1, p + i, total + i)
+  WITH_FORMAT(w->format, USE)
+#undef USE
 }
 
-enum { ROUNDED_EACH = 1 << 14 /* numbers of x in a piece, or one row */ };
-
-static int64_t rounded_rows(const lcm_linear_int8_args *a) { return 1 + ROUNDED_EACH / (a->inputs + 1); }
-
-static void round_piece(const void *work, int64_t piece, int worker) {
-  (void)worker;
-  const int8_work_t *w = work;
-  const lcm_linear_int8_args *a = w->args;
-  const int64_t each = rounded_rows(a), end = least_of((piece + 1) * each, a->rows);
-  for (int64_t s = piece * each * a->inputs / STRIP; s < end * a->inputs / STRIP; s++)
-    round_strip(a->x + s * STRIP, w->whole + s * STRIP, w->scale + s, w->sum + 2 * s);
+static void unpack_any(strip_t *to, const int8_work_t *w, const place_t *p) {
+#define USE(format) p->line ? unpack(to, format, true, w->tiles, p) : unpack(to, format, false, w->tiles, p)
+  WITH_FORMAT(w->format, USE)
+#undef USE
 }
 
-INLINE vb four_bytes(const int8_t *p) {
-  int32_t bits;
-  memcpy(&bits, p, sizeof bits);
-  return (vb)vi_all(bits);
-}
-
-INLINE vi add_products(const format_t format, vi sum, const vb *w, const int8_t *x, const int count) {
-#pragma GCC unroll 8
-  for (int j = 0; j < count; j++)
-    sum = (format == Q8_0 ? vi_dot : vi_dot_small)(sum, w[j], four_bytes(x + 4 * j));
-  return sum;
-}
-
-/* The strip's share of one row: 32 numbers of x, which begin at number k. */
-INLINE vf add_strip(const int8_work_t *w, const format_t format, const strip_t *s, vf total, int64_t k) {
-  const int8_t *x = w->whole + k;
-  const float scale = w->scale[k / STRIP];
-  const int32_t *sum = w->sum + k / (STRIP / 2);
-  if (format == Q6_K) {
-    const vi first = add_products(format, vi_all(-bias_of(format) * sum[0]), s->w, x, 4);
-    const vi second = add_products(format, vi_all(-bias_of(format) * sum[1]), s->w + 4, x + 16, 4);
-    return total + (numbers(first) * s->scale[0] + numbers(second) * s->scale[1]) * scale;
-  }
-  const int32_t both = sum[0] + sum[1];
-  const vi all = add_products(format, vi_all(-bias_of(format) * both), s->w, x, 8);
-  total += numbers(all) * (s->scale[0] * scale);
-  return has_minimum(format) ? total - s->minimum * (scale * (float)both) : total;
-}
-
-INLINE void fetch(const uint8_t *p, int64_t size) {
-  for (int64_t i = 0; i < size; i += 64) __builtin_prefetch(p + i, 0, 2);
-}
-
-/* Where the weights of LANES outputs lie: from row `row` of an interleaved group on, or as they are stored. */
-typedef struct {
-  const uint8_t *at;
-  int64_t line; /* bytes from a row to the next, as they are stored; 0: they are interleaved */
-  int row;
-} place_t;
-
-/* Strip n of the blocks at `block`, for some rows of x, whose numbers begin at k, k + inputs … */
-INLINE void int8_strip(const int8_work_t *w, const format_t format, const int rows, const bool stored,
-                       const place_t *p, const uint8_t *block, const head_t *head, int n, int64_t k,
-                       vf total[TILE_INT8]) {
-  const strip_t s = stored ? strip_of_rows(format, block, p->line, n, head) : strip(format, block, n, p->row);
-#pragma GCC unroll 8
-  for (int i = 0; i < rows; i++) total[i] = add_strip(w, format, &s, total[i], k + i * w->args->inputs);
-}
-
-/* Rows r … of x and LANES outputs, o … */
-INLINE void int8_tile(const int8_work_t *w, const format_t format, const int rows, const bool stored,
-                      const place_t *p, int64_t r, int64_t o) {
-  const lcm_linear_int8_args *a = w->args;
-  const int64_t blocks = a->inputs / numbers_of(format), size = size_of(format) * (stored ? 1 : ROWS);
-  const int strips = (int)(numbers_of(format) / STRIP);
-  vf total[TILE_INT8] = {0};
-  for (int64_t b = 0; b < blocks; b++) {
-    const uint8_t *block = p->at + b * size;
-    const int64_t k = r * a->inputs + b * numbers_of(format);
-    head_t head;
-    if (stored) {
-      fetch(p->at + LANES * (p->line + b * size), LANES * size);
-      head = head_of_rows(format, block, p->line);
-    }
-    if (rows == 1) {
-#pragma GCC unroll 8
-      for (int n = 0; n < strips; n++) int8_strip(w, format, rows, stored, p, block, &head, n, k + n * STRIP, total);
-    } else
-      for (int n = 0; n < strips; n++) int8_strip(w, format, rows, stored, p, block, &head, n, k + n * STRIP, total);
-  }
+INLINE void store(const lcm_linear_int8_args *a, int64_t r, int64_t o, const vf *total, int64_t rows) {
   const int64_t count = least_of(LANES, a->outputs - o);
   const vf bias = a->bias ? vf_load_first(a->bias + o, count) : vf_all(0);
-  for (int i = 0; i < rows; i++) vf_store_first(a->out + (r + i) * a->outputs + o, total[i] + bias, count);
+  for (int64_t i = 0; i < rows; i++) vf_store_first(a->out + (r + i) * a->outputs + o, total[i] + bias, count);
 }
 
-/* All rows of x and the outputs of a group, o …; one that is read as it is stored is whole. */
-INLINE void int8_group(const int8_work_t *w, const format_t format, const bool stored, const uint8_t *group,
-                       int64_t o) {
-  const lcm_linear_int8_args *a = w->args;
-  const int64_t line = a->inputs / numbers_of(format) * size_of(format);
-  for (int row = 0; row < ROWS && o + row < a->outputs; row += LANES) {
-    const place_t p = stored ? (place_t){group + row * line, line, 0} : (place_t){group, 0, row};
-    int64_t r = 0;
-    if (!stored) {
-      for (; r + TILE_INT8 <= a->rows; r += TILE_INT8) int8_tile(w, format, TILE_INT8, stored, &p, r, o + row);
-      for (; r + 2 <= a->rows; r += 2) int8_tile(w, format, 2, stored, &p, r, o + row);
+/* Unpacked strips of `count` times LANES outputs, o …, for rows … end - 1 of x. */
+typedef struct {
+  const strip_t *strips;
+  int64_t o, count, end;
+} unpacked_t;
+
+/* As many rows from r on as there are tiles of so many; the first row that is left over. */
+INLINE int64_t rows_by(const int rows, const int8_work_t *w, const format_t format, const unpacked_t *u, int64_t r) {
+  for (; r + rows <= u->end; r += rows)
+    for (int64_t i = 0; i < u->count; i++) {
+      vf total[TILE_INT8];
+      int8_rows(&w->x, format, rows, u->strips + i * w->x.strips, r, total);
+      store(w->args, r, u->o + i * LANES, total, rows);
     }
-    for (; r < a->rows; r++) int8_tile(w, format, 1, stored, &p, r, o + row);
-  }
+  return r;
 }
 
-INLINE void int8_any(const int8_work_t *w, const bool stored, const uint8_t *group, int64_t o) {
-  switch (w->format) {
-    case Q8_0: int8_group(w, Q8_0, stored, group, o); break;
-    case Q4_0: int8_group(w, Q4_0, stored, group, o); break;
-    case Q4_1: int8_group(w, Q4_1, stored, group, o); break;
-    case Q4_K: int8_group(w, Q4_K, stored, group, o); break;
-    case Q5_K: int8_group(w, Q5_K, stored, group, o); break;
-    case Q6_K: int8_group(w, Q6_K, stored, group, o); break;
-    default: break;
-  }
+INLINE void many_rows(const int8_work_t *w, const format_t format, const unpacked_t *u, int64_t r) {
+#ifdef TILE_OF_ROWS
+  for (; w->tiles && r < u->end; r += TILE_OF_ROWS)
+    for (int64_t i = 0; i < u->count; i++) {
+      vf total[TILE_OF_ROWS];
+      int8_tiles(&w->x, format, u->strips + i * w->x.strips, r, total);
+      store(w->args, r, u->o + i * LANES, total, least_of(TILE_OF_ROWS, u->end - r));
+    }
+#endif
+  r = rows_by(TILE_INT8, w, format, u, r);
+  r = rows_by(2, w, format, u, r);
+  rows_by(1, w, format, u, r);
 }
 
-/* One row of x takes the weights as they are stored; for more it pays to interleave them first. */
+static void many_rows_any(const int8_work_t *w, const unpacked_t *u, int64_t r) {
+#define USE(format) many_rows(w, format, u, r)
+  WITH_FORMAT(w->format, USE)
+#undef USE
+}
+
+/* Where the weights of LANES outputs lie, o …; where there are fewer, they are made up with the last row. */
+static place_t place_of(const int8_work_t *w, int64_t o, uint8_t *made_up) {
+  const int64_t blocks = w->line / size_of(w->format), left = w->args->outputs - o;
+  const uint8_t *weight = w->args->weight;
+  if (w->interleaved) return (place_t){weight + o / ROWS * ROWS * w->line, blocks, 0, (int)(o % ROWS)};
+  if (left >= LANES) return (place_t){weight + o * w->line, blocks, w->line, 0};
+  for (int64_t i = 0; i < LANES; i++)
+    memcpy(made_up + i * w->line, weight + (o + least_of(i, left - 1)) * w->line, (size_t)w->line);
+  return (place_t){made_up, blocks, w->line, 0};
+}
+
 static void int8_piece(const void *work, int64_t piece, int worker) {
   const int8_work_t *w = work;
   const lcm_linear_int8_args *a = w->args;
-  const int64_t end = least_of((piece + 1) * w->each, pieces_of(a->outputs, ROWS));
-  uint8_t *own = w->own + worker * w->group;
-  for (int64_t g = piece * w->each; g < end; g++) {
-    const uint8_t *group = (const uint8_t *)a->weight + g * w->group;
-    const int64_t o = g * ROWS, outputs = least_of(ROWS, a->outputs - o);
-    if (w->interleaved) {
-      int8_any(w, false, group, o);
-    } else if (a->rows == 1 && outputs == ROWS) {
-      int8_any(w, true, group, o);
-    } else {
-      interleave_group(own, group, w->format, a->inputs / numbers_of(w->format), outputs);
-      int8_any(w, false, own, o);
+  const int64_t outputs = pieces_of(a->outputs, LANES), pieces = pieces_of(outputs, w->each);
+  const int64_t r = piece / pieces * w->rows_each, rows = least_of(r + w->rows_each, a->rows);
+  const int64_t begin = piece % pieces * w->each, end = least_of(begin + w->each, outputs);
+  strip_t *strips = (strip_t *)(w->own + worker * w->own_bytes);
+  uint8_t *made_up = (uint8_t *)strips + w->together * w->strip_bytes;
+#ifdef TILE_OF_ROWS
+  if (w->tiles) tiles_begin(STRIP / 4 / parts_of(w->format));
+#endif
+  for (int64_t at = begin; at < end; at += w->together) {
+    const unpacked_t u = {strips, at * LANES, least_of(w->together, end - at), rows};
+    if (a->rows == 1) {
+      place_t places[STREAMS];
+      vf total[STREAMS];
+      for (int64_t i = 0; i < u.count; i++) places[i] = place_of(w, u.o + i * LANES, made_up);
+      one_row(w, places, u.count, total);
+      for (int64_t i = 0; i < u.count; i++) store(a, 0, u.o + i * LANES, &total[i], 1);
+      continue;
     }
+    for (int64_t i = 0; i < u.count; i++) {
+      const place_t p = place_of(w, u.o + i * LANES, made_up);
+      unpack_any(strips + i * w->x.strips, w, &p);
+    }
+    many_rows_any(w, &u, r);
   }
+#ifdef TILE_OF_ROWS
+  if (w->tiles) tiles_end();
+#endif
 }
 
-enum { INT8_PIECES = 16 /* of the weight */, LEAST_BYTES = 64 * 1024 };
+enum {
+  INT8_PIECES = 16,           /* for each worker, of many rows */
+  ROW_PIECES = 2,             /* of one row, since long streams are faster */
+  LEAST_BYTES = 64 * 1024,    /* of weights in a piece: few rows stream them */
+  MOST_BYTES = 1024 * 1024,   /* of rows of x in a piece, which shall stay in the cache */
+  UNPACKED_BYTES = 256 * 1024 /* of strips that are unpacked together, so that rows of the outputs are written */
+};                            /* in longer parts */
+
+enum { NO_TILES = 8 /* rows: tiles do not pay for so few */ };
+
+static bool use_tiles(int64_t rows) {
+#ifdef TILE_OF_ROWS
+  return rows > NO_TILES && tiles_allowed();
+#else
+  (void)rows;
+  return false;
+#endif
+}
 
 static int32_t linear_int8(const lcm_linear_int8_args *a, format_t format, bool interleaved) {
-  const int64_t numbers = a->rows * a->inputs, strips = numbers / STRIP;
-  int8_work_t w = {.args = a, .format = format, .interleaved = interleaved,
-                   .group = ROWS * a->inputs / numbers_of(format) * size_of(format)};
-  const int64_t own = interleaved ? 0 : workers() * w.group;
-  const int64_t of_strips = strips * (int64_t)(sizeof(float) + 2 * sizeof(int32_t));
-  uint8_t *memory = scratch((size_t)(numbers + of_strips + own));
-  if (!memory) return LCM_NO_MEMORY;
-  w.scale = (float *)memory;
-  w.sum = (int32_t *)(w.scale + strips);
-  w.whole = (int8_t *)(w.sum + 2 * strips);
-  w.own = (uint8_t *)w.whole + numbers;
-  const int64_t groups = pieces_of(a->outputs, ROWS), bytes = w.group * most_of(1, a->rows / 2) + 1;
-  w.each = most_of(pieces_of(LEAST_BYTES, bytes), pieces_of(groups, INT8_PIECES * workers()));
-  const int32_t code = in_parallel(pieces_of(a->rows, rounded_rows(a)), round_piece, &w);
-  return code ? code : in_parallel(pieces_of(groups, w.each), int8_piece, &w);
+  const int64_t strips = a->inputs / STRIP, lines = a->rows == 1 ? 1 : round_up(a->rows, 16), padded = lines * strips;
+  int8_work_t w = {
+    .args = a, .format = format, .interleaved = interleaved, .tiles = use_tiles(a->rows),
+    .x = {.x = a->x, .rows = a->rows, .strips = strips, .line = lines, .bias = bias_of(format), .parts = parts_of(format)},
+    .line = a->inputs / numbers_of(format) * size_of(format),
+    .rows_each = most_of(16, MOST_BYTES / most_of(1, a->inputs) / 16 * 16),
+    .strip_bytes = a->rows > 1 ? strips * (int64_t)sizeof(strip_t) : 0,
+  };
+  w.together = a->rows > 1 ? most_of(1, least_of(8, UNPACKED_BYTES / most_of(1, w.strip_bytes))) : STREAMS;
+  w.own_bytes = round_up(w.together * w.strip_bytes + (a->outputs % LANES ? LANES * w.line : 0), 64);
+  const int64_t of_a_strip = STRIP + 2 * (int64_t)sizeof(float) + w.x.parts * (int64_t)sizeof(int32_t);
+  w.own = scratch((size_t)(workers() * w.own_bytes + padded * of_a_strip));
+  if (!w.own) return LCM_NO_MEMORY;
+  w.x.scale = (float *)(w.own + workers() * w.own_bytes);
+  w.x.sum = w.x.scale + padded;
+  w.x.start = (int32_t *)(w.x.sum + padded);
+  w.x.whole = (int8_t *)(w.x.start + w.x.parts * padded);
+  const int64_t outputs = pieces_of(a->outputs, LANES), bytes = LANES * w.line * most_of(1, a->rows / 2) + 1;
+  w.each = round_up(most_of(pieces_of(LEAST_BYTES, bytes), pieces_of(outputs, (a->rows > 1 ? INT8_PIECES : ROW_PIECES) * workers())),
+                    w.together);
+  const int64_t pieces = pieces_of(outputs, w.each), wanted = 4 * workers();
+  if (pieces < wanted) w.rows_each = least_of(w.rows_each, round_up(pieces_of(a->rows * pieces, wanted), 16));
+  const int32_t code = round_all(&w.x);
+  if (code) return code;
+  return in_parallel(pieces * pieces_of(a->rows, w.rows_each), int8_piece, &w);
 }
 
 EXPORT int32_t lcm_linear_int8__q8_0(const lcm_linear_int8_args *a) { return linear_int8(a, Q8_0, false); }
@@ -215,6 +195,14 @@ EXPORT int32_t lcm_linear_int8__q4_0_x16(const lcm_linear_int8_args *a) { return
 EXPORT int32_t lcm_linear_int8__q4_1(const lcm_linear_int8_args *a) { return linear_int8(a, Q4_1, false); }
 
 EXPORT int32_t lcm_linear_int8__q4_1_x16(const lcm_linear_int8_args *a) { return linear_int8(a, Q4_1, true); }
+
+EXPORT int32_t lcm_linear_int8__q5_0(const lcm_linear_int8_args *a) { return linear_int8(a, Q5_0, false); }
+
+EXPORT int32_t lcm_linear_int8__q5_0_x16(const lcm_linear_int8_args *a) { return linear_int8(a, Q5_0, true); }
+
+EXPORT int32_t lcm_linear_int8__q5_1(const lcm_linear_int8_args *a) { return linear_int8(a, Q5_1, false); }
+
+EXPORT int32_t lcm_linear_int8__q5_1_x16(const lcm_linear_int8_args *a) { return linear_int8(a, Q5_1, true); }
 
 EXPORT int32_t lcm_linear_int8__q4_k(const lcm_linear_int8_args *a) { return linear_int8(a, Q4_K, false); }
 

@@ -16,10 +16,13 @@
 #include <lcm/simd/tile.h>        /* the matrix product's tile in registers */
 #include <lcm/simd/blocks.h>      /* block formats: a few numbers that share their scales */
 #include <lcm/simd/formats.h>     /* numbers of any format, from where they lie */
-#include <lcm/simd/interleaved.h> /* 16 rows of blocks side by side */
+#include <lcm/simd/encode.h>      /* f16 and q8_0, written */
+#include <lcm/simd/strips.h>      /* 32 numbers of many rows of blocks, as small whole numbers */
 #include <lcm/simd/panel.h>       /* the panels that a tile reads, packed from a matrix of any format */
 #include <lcm/simd/gemm.h>        /* the matrix product: in blocks for the caches, in pieces for the threads */
 #include <lcm/simd/skinny.h>      /* the product for few rows, which packs nothing */
+#include <lcm/simd/rounded.h>     /* x as whole numbers of 8 bits */
+#include <lcm/simd/int8_tile.h>   /* their products with strips */
 #include <lcm/simd/int8.h>        /* linear_int8 */
 #include <lcm/simd/linear.h>      /* linear, matmul and their gradients */
 #include <lcm/simd/elementwise.h> /* arrays number by number; add */

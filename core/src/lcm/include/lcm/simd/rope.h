@@ -3,10 +3,11 @@
    lcm_rope          for each pair (a, b) of a head: (a cos - b sin, b cos + a sin), with row t's position
                      start + t; pairs are (x[i], x[i + half]), or (x[2 i], x[2 i + 1]) when interleaved
    lcm_rope_grad     x_grad: out_grad turned back;  cos_grad: sum of g_a a + g_b b, sin_grad: g_b a - g_a b
-   lcm_cache_write   cache[b, start[b] + t] = x[b, t] */
+   lcm_cache_write   cache[b, start[b] + t] = x[b, t], as f32, f16 or q8_0 */
 #ifndef LCM_SIMD_ROPE_H
 #define LCM_SIMD_ROPE_H
 
+#include <lcm/simd/encode.h>
 #include <lcm/simd/rows.h>
 
 /* What both directions need; back: by the negative angle. */
@@ -123,20 +124,34 @@ EXPORT int32_t lcm_rope_grad(const lcm_rope_grad_args *a) {
   return in_parallel(spans(a->positions, positions_each(a)), table_grad_piece, a);
 }
 
+typedef struct {
+  const lcm_cache_write_args *args;
+  format_t format;
+} cache_write_t;
+
 /* A sequence's rows lie side by side in the cache too. */
 static void cache_write_piece(const void *work, int64_t piece, int worker) {
   (void)worker;
-  const lcm_cache_write_args *a = work;
+  const format_t format = ((const cache_write_t *)work)->format;
+  const lcm_cache_write_args *a = ((const cache_write_t *)work)->args;
   const int64_t row = a->heads * a->width;
   const span_t s = span(piece, a->batch * a->rows, rows_each(row));
   for (int64_t r = s.first; r < s.end; r++) {
     const int64_t b = r / a->rows, place = b * a->capacity + a->start[b] + r % a->rows;
-    memcpy(a->cache + place * row, a->x + r * row, (size_t)row * sizeof(float));
+    char *to = (char *)a->cache + place * row / numbers_of(format) * size_of(format);
+    encode(to, format, a->x + r * row, row);
   }
 }
 
-EXPORT int32_t lcm_cache_write(const lcm_cache_write_args *a) {
-  return in_parallel(spans(a->batch * a->rows, rows_each(a->heads * a->width)), cache_write_piece, a);
+static int32_t cache_write(const lcm_cache_write_args *a, format_t format) {
+  const int64_t pieces = spans(a->batch * a->rows, rows_each(a->heads * a->width));
+  return in_parallel(pieces, cache_write_piece, &(cache_write_t){a, format});
 }
+
+EXPORT int32_t lcm_cache_write(const lcm_cache_write_args *a) { return cache_write(a, F32); }
+
+EXPORT int32_t lcm_cache_write__f16(const lcm_cache_write_args *a) { return cache_write(a, F16); }
+
+EXPORT int32_t lcm_cache_write__q8_0(const lcm_cache_write_args *a) { return cache_write(a, Q8_0); }
 
 #endif

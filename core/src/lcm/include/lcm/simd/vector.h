@@ -87,6 +87,23 @@ static inline float vf_largest(vf x) {
 }
 #endif
 
+/* The same of whole numbers. */
+#ifndef vi_sum
+static inline int32_t vi_sum(vi x) {
+  int32_t sum = 0;
+  for (int i = 0; i < LANES; i++) sum += x[i];
+  return sum;
+}
+#endif
+
+#ifndef vi_largest
+static inline int32_t vi_largest(vi x) {
+  int32_t largest = x[0];
+  for (int i = 1; i < LANES; i++) largest = x[i] > largest ? x[i] : largest;
+  return largest;
+}
+#endif
+
 /* a0 b0 a1 b1 … of the lower halves, and of the upper ones: together all numbers of both. */
 #ifndef vf_zip_low
 static inline vf vf_zip_low(vf a, vf b) {
@@ -178,6 +195,11 @@ static APART vi vi_dot_small(vi sum, vb a, vb b) {
   for (int i = 0; i < 4 * LANES; i++) sum[i / 4] += a[i] * b[i];
   return sum;
 }
+#endif
+
+/* The lowest four bits of each lane, one in each of its bytes. */
+#ifndef vi_spread_bits
+static inline vi vi_spread_bits(vi x) { return ((x & 15) * 0x204081) & 0x01010101; }
 #endif
 
 /* 16 bytes from each of LANES / 4 places, so many bytes apart, one behind the other. */

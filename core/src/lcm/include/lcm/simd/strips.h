@@ -1,54 +1,16 @@
-/* Interleaved blocks: one block of each of 16 rows, the same bytes in another order, so that a vector meets one
-   number, or four, of LANES rows. Each field of a block is cut into units; the first unit of every row comes
-   first, then every row's second.
+/* Strips of weights: 32 numbers of LANES rows, 4 of each row in a vector, as small whole numbers with their
+   scales; from blocks as they are stored, row by row, or from interleaved ones. These are one block of each of
+   16 rows, the same bytes in another order: each field of a block is cut into units; the first unit of every row
+   comes first, then every row's second.
 
-   interleave_group(…)   16 rows of a block format, interleaved
-   strip(format, …)      32 numbers of LANES rows, as small whole numbers, and their scales */
-#ifndef LCM_SIMD_INTERLEAVED_H
-#define LCM_SIMD_INTERLEAVED_H
+   strip(format, …)                             of an interleaved block
+   head_of_rows(format, …), strip_of_rows(…)    of LANES rows as they are stored */
+#ifndef LCM_SIMD_STRIPS_H
+#define LCM_SIMD_STRIPS_H
 
 #include <lcm/simd/formats.h>
 
 enum { ROWS = 16, STRIP = 32 };
-
-/* From the first byte to that behind the last, in units of so many. */
-typedef struct { int16_t first, end, unit; } field_t;
-
-enum { MOST_FIELDS = 5 };
-
-/* In the order in which they lie in interleaved blocks. A format without fields is not interleaved. */
-static const field_t FIELDS[][MOST_FIELDS] = {
-  [Q8_0] = {{0, 2, 2}, {2, 34, 4}},
-  [Q4_0] = {{0, 2, 2}, {2, 18, 4}},
-  [Q4_1] = {{0, 2, 2}, {2, 4, 2}, {4, 20, 4}},
-  [Q4_K] = {{0, 2, 2}, {2, 4, 2}, {4, 16, 1}, {16, 144, 4}},
-  [Q5_K] = {{0, 2, 2}, {2, 4, 2}, {4, 16, 1}, {16, 48, 4}, {48, 176, 4}},
-  [Q6_K] = {{208, 210, 2}, {192, 208, 1}, {0, 128, 4}, {128, 192, 4}},
-};
-
-INLINE void interleave_field(uint8_t *to, const uint8_t *rows[ROWS], const field_t *f, const int unit) {
-  for (int u = 0; u < (f->end - f->first) / unit; u++)
-    for (int i = 0; i < ROWS; i++) memcpy(to + (u * ROWS + i) * unit, rows[i] + f->first + u * unit, (size_t)unit);
-}
-
-INLINE void interleave_block(uint8_t *to, const uint8_t *rows[ROWS], const format_t format) {
-  for (const field_t *f = FIELDS[format]; f < FIELDS[format] + MOST_FIELDS && f->unit; f++) {
-    if (f->unit == 4) interleave_field(to, rows, f, 4);
-    else if (f->unit == 2) interleave_field(to, rows, f, 2);
-    else interleave_field(to, rows, f, 1);
-    to += ROWS * (f->end - f->first);
-  }
-}
-
-/* `count` rows of so many blocks, one after the other; for those that lack to 16 the last one stands. */
-static void interleave_group(uint8_t *to, const uint8_t *from, format_t format, int64_t blocks, int64_t count) {
-  const int64_t size = size_of(format);
-  for (int64_t b = 0; b < blocks; b++) {
-    const uint8_t *rows[ROWS];
-    for (int i = 0; i < ROWS; i++) rows[i] = from + (least_of(i, count - 1) * blocks + b) * size;
-    interleave_block(to + b * ROWS * size, rows, format);
-  }
-}
 
 /* Numbers of LANES rows, 4 of each in a vector: w[j] has numbers 4 j … 4 j + 3. What they stand for is
    (w - BIAS) scale - minimum, where scale[0] is of the first 16, and scale[1] of the others. */
@@ -58,10 +20,17 @@ typedef struct {
 } strip_t;
 
 INLINE int32_t bias_of(const format_t format) {
-  return format == Q8_0 ? DOT_BIAS : format == Q4_0 ? 8 : format == Q6_K ? 32 : 0;
+  return format == Q8_0 ? DOT_BIAS : format == Q4_0 ? 8 : format == Q5_0 ? 16 : format == Q6_K ? 32 : 0;
 }
 
-INLINE bool has_minimum(const format_t format) { return format == Q4_1 || format == Q4_K || format == Q5_K; }
+/* Of a strip, with a scale for each. */
+INLINE int parts_of(const format_t format) { return format == Q6_K ? 2 : 1; }
+
+INLINE bool has_minimum(const format_t format) {
+  return format == Q4_1 || format == Q5_1 || format == Q4_K || format == Q5_K;
+}
+
+INLINE bool has_fifth_bits(const format_t format) { return format == Q5_0 || format == Q5_1; }
 
 INLINE vf halves(const uint8_t *p) { return vf_from_f16((const uint16_t *)p); }
 
@@ -96,6 +65,12 @@ INLINE void scales_of_rows(const uint8_t *s, int n, vi *scale, vi *minimum) {
   }
 }
 
+/* Bit i of the lanes is the highest of number i of the strip. */
+INLINE void add_fifth_bits(strip_t *s, vi bits) {
+#pragma GCC unroll 8
+  for (int j = 0; j < 8; j++) s->w[j] |= (vb)(vi_spread_bits(bits >> (4 * j)) << 4);
+}
+
 /* Strip n of an interleaved block, for LANES rows from `row` on. */
 INLINE strip_t strip(const format_t format, const uint8_t *b, int n, int row) {
   strip_t s = {0};
@@ -104,16 +79,17 @@ INLINE strip_t strip(const format_t format, const uint8_t *b, int n, int row) {
     s.scale[0] = halves(b2);
 #pragma GCC unroll 8
     for (int j = 0; j < 8; j++) s.w[j] = (vb)units(b4 + 2 * ROWS + j * 4 * ROWS);
-  } else if (format == Q4_0 || format == Q4_1) {
-    const int q = format == Q4_0 ? 2 : 4;
+  } else if (format < IQ4_NL) {
+    const int bits = has_minimum(format) ? 4 : 2, q = has_fifth_bits(format) ? bits + 4 : bits;
     s.scale[0] = halves(b2);
-    if (format == Q4_1) s.minimum = -halves(b2 + 2 * ROWS);
+    if (has_minimum(format)) s.minimum = -halves(b2 + 2 * ROWS);
 #pragma GCC unroll 8
     for (int j = 0; j < 4; j++) {
       const vi x = units(b4 + q * ROWS + j * 4 * ROWS);
       s.w[j] = low_bits(x, 0, 15);
       s.w[j + 4] = low_bits(x, 4, 15);
     }
+    if (has_fifth_bits(format)) add_fifth_bits(&s, units(b4 + bits * ROWS));
   } else if (format == Q4_K || format == Q5_K) {
     const int q = format == Q4_K ? 16 : 48;
     vi scale, minimum;
@@ -152,6 +128,12 @@ INLINE vf halves_of_rows(const uint8_t *p, int64_t row) {
   return vf_from_f16(x);
 }
 
+INLINE vi words_of_rows(const uint8_t *p, int64_t row) {
+  vi x;
+  for (int i = 0; i < LANES; i++) memcpy((char *)&x + 4 * i, p + i * row, 4);
+  return x;
+}
+
 /* What the strips of a block share: d, m, and scales of 6 or 8 bits. */
 typedef struct {
   vf d, m;
@@ -160,7 +142,7 @@ typedef struct {
 
 /* Of the blocks as they are stored: that at b, and those of the next LANES - 1 rows, `row` bytes apart. */
 INLINE head_t head_of_rows(const format_t format, const uint8_t *b, int64_t row) {
-  head_t h;
+  head_t h = {0};
   if (format == Q4_K || format == Q5_K) {
     units_of_rows(b, row, h.scales); /* d and m, then 12 bytes of scales and minima */
     h.d = low_halves(h.scales[0]);
@@ -170,7 +152,7 @@ INLINE head_t head_of_rows(const format_t format, const uint8_t *b, int64_t row)
     h.d = halves_of_rows(b + 208, row);
   } else {
     h.d = halves_of_rows(b, row);
-    if (format == Q4_1) h.m = -halves_of_rows(b + 2, row);
+    if (has_minimum(format)) h.m = -halves_of_rows(b + 2, row);
   }
   return h;
 }
@@ -187,14 +169,16 @@ INLINE strip_t strip_of_rows(const format_t format, const uint8_t *b, int64_t ro
 #pragma GCC unroll 8
       for (int u = 0; u < 4; u++) s.w[j + u] = (vb)x[u];
     }
-  } else if (format == Q4_0 || format == Q4_1) {
-    if (format == Q4_1) s.minimum = h->m;
-    units_of_rows(b + (format == Q4_0 ? 2 : 4), row, x);
+  } else if (format < IQ4_NL) {
+    const int bits = has_minimum(format) ? 4 : 2, q = has_fifth_bits(format) ? bits + 4 : bits;
+    if (has_minimum(format)) s.minimum = h->m;
+    units_of_rows(b + q, row, x);
 #pragma GCC unroll 8
     for (int j = 0; j < 4; j++) {
       s.w[j] = low_bits(x[j], 0, 15);
       s.w[j + 4] = low_bits(x[j], 4, 15);
     }
+    if (has_fifth_bits(format)) add_fifth_bits(&s, words_of_rows(b + bits, row));
   } else if (format == Q4_K || format == Q5_K) {
     const int at = n % 4 * 8;
     const vi first = h->scales[1] >> at, second = h->scales[2] >> at, third = h->scales[3] >> at;

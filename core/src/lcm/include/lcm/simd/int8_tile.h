@@ -1,0 +1,159 @@
+/* Products of whole numbers: rows of rounded x with strips of weights.
+
+   int8_row(…)     one row of x with LANES rows of weights, from where they lie
+   unpack(…)       the strips of LANES rows of weights, each row of x after the other can use
+   int8_rows(…)    many rows of x with them */
+#ifndef LCM_SIMD_INT8_TILE_H
+#define LCM_SIMD_INT8_TILE_H
+
+#include <lcm/simd/rounded.h>
+
+enum {
+  TILE_INT8 = LANES == 16 ? 8 : 4, /* rows of x that meet a strip in registers */
+  STREAMS = 4,                     /* of weights that one row of x meets side by side */
+};
+
+INLINE vb four_bytes(const int8_t *p) {
+  int32_t bits;
+  memcpy(&bits, p, sizeof bits);
+  return (vb)vi_all(bits);
+}
+
+INLINE vi add_products(const format_t format, vi sum, const vb *w, const int8_t *x, const int count) {
+#pragma GCC unroll 8
+  for (int j = 0; j < count; j++)
+    sum = (format == Q8_0 ? vi_dot : vi_dot_small)(sum, w[j], four_bytes(x + 4 * j));
+  return sum;
+}
+
+/* What the sums of products with both halves of a strip of weights add to the total of row r, whose strip n
+   met it. */
+INLINE vf add_scaled(const rounded_t *x, const format_t format, const strip_t *s, vf total, int64_t r, int64_t n,
+                     const vi first, const vi second) {
+  const int64_t at = n * x->line + r;
+  const float scale = x->scale[at];
+  if (parts_of(format) == 2) return total + (numbers(first) * s->scale[0] + numbers(second) * s->scale[1]) * scale;
+  total += numbers(first) * (s->scale[0] * scale);
+  return has_minimum(format) ? total - s->minimum * x->sum[at] : total;
+}
+
+/* What the strip adds to the total of row r, whose strip n meets it. */
+INLINE vf add_strip(const rounded_t *x, const format_t format, const strip_t *s, vf total, int64_t r, int64_t n) {
+  const int parts = parts_of(format), count = STRIP / 4 / parts;
+  const int8_t *whole = x->whole + (r * x->strips + n) * STRIP;
+  vi sum[2];
+  for (int i = 0; i < parts; i++) {
+    const vi start = bias_of(format) ? vi_all(x->start[(n * parts + i) * x->line + r]) : vi_all(0);
+    sum[i] = add_products(format, start, s->w + i * count, whole + i * STRIP / 2, count);
+  }
+  return add_scaled(x, format, s, total, r, n, sum[0], sum[parts - 1]);
+}
+
+/* The weights of LANES outputs: where they lie, from row `row` of an interleaved group on, or as they are stored. */
+typedef struct {
+  const uint8_t *at;
+  int64_t blocks; /* of a row */
+  int64_t line;   /* bytes from a row to the next, as they are stored; 0: they are interleaved */
+  int row;
+} place_t;
+
+INLINE void fetch(const uint8_t *p, int64_t size) {
+  for (int64_t i = 0; i < size; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
+
+typedef struct {
+  const uint8_t *at;
+  head_t head;
+} blocks_t;
+
+/* Blocks number b of these rows. */
+INLINE blocks_t blocks_at(const format_t format, const bool stored, const place_t *p, int64_t b) {
+  blocks_t block = {.at = p->at + b * size_of(format) * (stored ? 1 : ROWS)};
+  if (stored) {
+    fetch(p->at + LANES * (p->line + b * size_of(format)), LANES * size_of(format)); /* the next rows' */
+    block.head = head_of_rows(format, block.at, p->line);
+  }
+  return block;
+}
+
+INLINE strip_t strip_of(const format_t format, const bool stored, const place_t *p, const blocks_t *block, int n) {
+  return stored ? strip_of_rows(format, block->at, p->line, n, &block->head)
+                : strip(format, block->at, n, p->row);
+}
+
+/* LANES outputs for each of so many places, which are streams of memory of their own, of the only row of x. */
+INLINE void int8_row(const rounded_t *x, const format_t format, const bool stored, const int count,
+                     const place_t *places, vf *total) {
+  const int strips = (int)(numbers_of(format) / STRIP);
+  vf sum[STREAMS];
+  for (int i = 0; i < count; i++) sum[i] = vf_all(0);
+  for (int64_t b = 0; b < places->blocks; b++) {
+    blocks_t block[STREAMS];
+    for (int i = 0; i < count; i++) block[i] = blocks_at(format, stored, &places[i], b);
+#pragma GCC unroll 8
+    for (int n = 0; n < strips; n++)
+#pragma GCC unroll 8
+      for (int i = 0; i < count; i++) {
+        const strip_t s = strip_of(format, stored, &places[i], &block[i], n);
+        sum[i] = add_strip(x, format, &s, sum[i], 0, b * strips + n);
+      }
+  }
+  for (int i = 0; i < count; i++) total[i] = sum[i];
+}
+
+/* The strips of these rows, for int8_rows; in tiles' way if `tiles`, whose products take no bias. */
+INLINE void unpack(strip_t *to, const format_t format, const bool stored, const bool tiles, const place_t *p) {
+  const int strips = (int)(numbers_of(format) / STRIP);
+  const int8_t bias = (int8_t)(tiles && format != Q8_0 ? bias_of(format) : 0);
+  for (int64_t b = 0; b < p->blocks; b++) {
+    const blocks_t block = blocks_at(format, stored, p, b);
+    for (int n = 0; n < strips; n++) {
+      *to = strip_of(format, stored, p, &block, n);
+      for (int j = 0; j < STRIP / 4; j++) to->w[j] -= bias;
+      to++;
+    }
+  }
+}
+
+/* LANES outputs, o …, of a few rows of x from row r on. */
+INLINE void int8_rows(const rounded_t *x, const format_t format, const int rows, const strip_t *s, int64_t r,
+                      vf total[TILE_INT8]) {
+  for (int i = 0; i < rows; i++) total[i] = vf_all(0);
+  for (int64_t n = 0; n < x->strips; n++)
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) total[i] = add_strip(x, format, s + n, total[i], r + i, n);
+}
+
+#ifdef TILE_OF_ROWS
+/* A few strips' share of TILE_OF_ROWS rows, by tiles. */
+INLINE void add_tiles(const rounded_t *x, const format_t format, const int strips, const strip_t *s, int64_t r,
+                      int64_t n, vf total[TILE_OF_ROWS]) {
+  const int parts = parts_of(format), count = strips * parts;
+  const vb *w[TILES];
+  vi sum[TILES][TILE_OF_ROWS];
+  for (int i = 0; i < count; i++) w[i] = s[n + i / parts].w + i % parts * STRIP / 8;
+  tile_dots(sum, count, x->whole + (r * x->strips + n) * STRIP, x->strips * STRIP, STRIP / parts, w);
+  for (int k = 0; k < strips; k++)
+#pragma GCC unroll 16
+    for (int i = 0; i < TILE_OF_ROWS; i++)
+      total[i] = add_scaled(x, format, s + n + k, total[i], r + i, n + k, sum[k * parts][i],
+                            sum[k * parts + parts - 1][i]);
+}
+
+/* LANES outputs, o …, of TILE_OF_ROWS rows of x from row r on. */
+INLINE void int8_tiles(const rounded_t *x, const format_t format, const strip_t *s, int64_t r,
+                       vf total[TILE_OF_ROWS]) {
+  const int together = TILES / parts_of(format);
+  const rounded_t own = *x; /* known to change no more */
+  vf all[TILE_OF_ROWS];     /* in registers */
+  int64_t n = 0;
+#pragma GCC unroll 16
+  for (int i = 0; i < TILE_OF_ROWS; i++) all[i] = vf_all(0);
+  for (; n + together <= own.strips; n += together) add_tiles(&own, format, together, s, r, n, all);
+  for (; n < own.strips; n++) add_tiles(&own, format, 1, s, r, n, all);
+#pragma GCC unroll 16
+  for (int i = 0; i < TILE_OF_ROWS; i++) total[i] = all[i];
+}
+#endif
+
+#endif

@@ -1,0 +1,60 @@
+/* x rounded to whole numbers of 8 bits, with a scale for each 32 of them, for products of whole numbers. */
+#ifndef LCM_SIMD_ROUNDED_H
+#define LCM_SIMD_ROUNDED_H
+
+#include <lcm/simd/strips.h>
+#include <lcm/simd/threads.h>
+
+typedef struct {
+  const float *x;
+  int64_t rows, strips; /* strips of a row: its numbers / 32 */
+  int64_t line;         /* 1, or at least rows */
+  int bias;             /* what the weights have too much */
+  int parts;            /* of a strip that have scales of their own in the weights */
+  int8_t *whole;        /* [rows, strips, 32]: x / scale */
+  float *scale;         /* [strips, line] */
+  float *sum;           /* [strips, line]: of whole * scale */
+  int32_t *start;       /* [strips, parts, line]: -bias times the sum of whole */
+} rounded_t;
+
+/* The whole numbers nearest to 32 numbers over their scale, which is their largest over 127: 0 if that is too
+   small to be one; not a number if one of them is not. */
+static void round_strip(const rounded_t *w, int64_t r, int64_t n) {
+  const float *x = w->x + (r * w->strips + n) * STRIP;
+  int8_t *whole = w->whole + (r * w->strips + n) * STRIP;
+  vi largest = {0};
+  for (int i = 0; i < STRIP; i += LANES) {
+    const vi size = (vi)vf_load(x + i) & 0x7fffffff;
+    largest = (vi)vf_pick(size > largest, (vf)size, (vf)largest);
+  }
+  const int32_t bits = vi_largest(largest);
+  float scale;
+  memcpy(&scale, &bits, sizeof bits);
+  scale /= 127;
+  const float by = scale < 0x1p-126f ? INFINITY : scale;
+  vi sums[2] = {{0}, {0}};
+  for (int i = 0; i < STRIP; i += LANES) {
+    const vf nearest = (vf_load(x + i) / by + 0x1.8p23f) - 0x1.8p23f;
+    vi_to_8(whole + i, __builtin_convertvector(nearest, vi));
+    sums[i * 2 / STRIP] += vi_from_i8((const uint8_t *)whole + i);
+  }
+  w->scale[n * w->line + r] = scale;
+  const int32_t sum[2] = {vi_sum(w->parts == 1 ? sums[0] + sums[1] : sums[0]), w->parts == 1 ? 0 : vi_sum(sums[1])};
+  w->sum[n * w->line + r] = scale * (float)(sum[0] + sum[1]);
+  for (int i = 0; i < w->parts; i++) w->start[(n * w->parts + i) * w->line + r] = -w->bias * sum[i];
+}
+
+enum { STRIPS_EACH = 1 << 9 /* in a piece */ };
+
+static void round_piece(const void *work, int64_t piece, int worker) {
+  (void)worker;
+  const rounded_t *w = work;
+  const int64_t end = least_of((piece + 1) * STRIPS_EACH, w->rows * w->strips);
+  for (int64_t s = piece * STRIPS_EACH; s < end; s++) round_strip(w, s / w->strips, s % w->strips);
+}
+
+static int32_t round_all(const rounded_t *w) {
+  return in_parallel(pieces_of(w->rows * w->strips, STRIPS_EACH), round_piece, w);
+}
+
+#endif
