@@ -18,6 +18,7 @@ LAYERS = (
     ("memory", "primitives", "recording", "tensor", "grad", "program"),
     ("ops",),
     ("backend", "files", "text"),
+    ("caches",),
     ("nn",),
     ("models",),
     ("generate",),

@@ -6,10 +6,10 @@ import pytest
 import lcm
 from lcm import formats, models, ops
 from lcm.backend import native
+from lcm.caches import KVCache, NoCache
 from lcm.errors import FormatError, ShapeError, UsageError
 from lcm.generate.decoder import Decoder
 from lcm.models.summary import summary
-from lcm.nn import KVCache, NoCache
 from lcm.tensor import Tensor
 
 SHORT = ("f16", "q8_0")

@@ -7,11 +7,11 @@ import pytest
 
 import lcm
 from lcm import models
+from lcm.caches import KVCache
 from lcm.errors import ContextError, UsageError
 from lcm.generate.decoder import Decoder
 from lcm.generate.sampling import Sampler, Sampling
 from lcm.generate.text_model import TextModel
-from lcm.nn import KVCache
 from lcm.tensor import Tensor
 from lcm.text.tokenizer import Tokenizer
 

@@ -10,13 +10,14 @@ import lcm
 from lcm import models, ops
 from lcm.backend import discovery
 from lcm.backend.dispatch import use_backend
+from lcm.caches import KVCache, OneByOne
 from lcm.cli.generate import command
 from lcm.errors import ContextError, LcmWarning, UsageError
 from lcm.generate.decoder import Decoder
 from lcm.generate.sampling import Sampler, Sampling
 from lcm.generate.speculation import LONGEST_PAUSE, DraftModel, NGrams, Rows, Speculation
 from lcm.generate.text_model import TextModel
-from lcm.nn import KVCache, Linear, OneByOne
+from lcm.nn import Linear
 from lcm.tensor import Tensor, concat
 from lcm.text.tokenizer import Tokenizer
 

@@ -227,8 +227,8 @@ def test_half_split_rope_is_transformers_and_so_is_its_table():
     from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
+    from lcm.caches import NoCache
     from lcm.models.rotary import Rotary
-    from lcm.nn import NoCache
 
     config = LlamaConfig(
         hidden_size=60,

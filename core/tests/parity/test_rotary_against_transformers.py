@@ -11,9 +11,9 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 import lcm
 from lcm import models
+from lcm.caches import NoCache
 from lcm.errors import ContextError
 from lcm.generate.decoder import Decoder
-from lcm.nn import NoCache
 from lcm.tensor import Tensor
 
 CONTEXT, ORIGINAL = 200, 64

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from lcm.caches import KVCache
 from lcm.generate.decoder import PREFILL
-from lcm.nn import KVCache, Model
+from lcm.nn import Model
 from lcm.recording import no_grad
 from lcm.tensor import Tensor
 from lcm.train.split import IGNORE, Batch

@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from lcm.nn import KVCache, Layers, Model, OneByOne
+from lcm.caches import KVCache, Layers, OneByOne
+from lcm.nn import Model
 from lcm.program import Program, record
 from lcm.recording import no_grad
 from lcm.tensor import Tensor

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from lcm import settings
+from lcm.caches import Layers
 from lcm.errors import FileError, LcmWarning
 from lcm.files.cache_folder import CacheFolder, identity
 from lcm.files.safetensors import SafetensorsFile, open_safetensors, save_safetensors
 from lcm.generate.decoder import Decoder, shared
-from lcm.nn import Layers, Model
+from lcm.nn import Model
 
 VERSION = 1  # of what the files hold
 SHORTEST = 64  # tokens: fewer are read again sooner than found

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lcm import ops
+from lcm.caches import Cache, LayerCache
 from lcm.errors import FileError
 from lcm.models.config import refuse_remainder
 from lcm.models.rotary import Rotary, RotaryTable, read_rotary
 from lcm.models.scaling import Scaling
-from lcm.nn import Cache, Embedding, LayerCache, Linear, Model, Module, products
+from lcm.nn import Embedding, Linear, Model, Module, products
 from lcm.tensor import Tensor
 
 

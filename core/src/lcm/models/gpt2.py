@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lcm.caches import Cache, LayerCache
 from lcm.models.blocks import TANH, GeluMLP
 from lcm.models.config import read, refuse_remainder, refuse_unless
-from lcm.nn import Cache, Embedding, LayerCache, LayerNorm, Linear, Model, Module
+from lcm.nn import Embedding, LayerNorm, Linear, Model, Module
 from lcm.tensor import Tensor, arange
 
 

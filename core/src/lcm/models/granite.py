@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any
 
 from lcm import ops
+from lcm.caches import LayerCache
 from lcm.models import blocks
 from lcm.models.blocks import IGNORED, file_names, from_file, to_file
 from lcm.models.config import refuse_unless
 from lcm.models.rotary import Rotary, RotaryTable
-from lcm.nn import LayerCache, RMSNorm
+from lcm.nn import RMSNorm
 from lcm.tensor import Tensor
 
 __all__ = ["IGNORED", "MODEL", "configure", "file_names", "from_file", "to_file"]

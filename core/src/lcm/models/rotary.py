@@ -6,10 +6,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from lcm.caches import Cache
 from lcm.errors import ContextError, FileError
 from lcm.models import config
 from lcm.models.scaling import SCALINGS, Scaling
-from lcm.nn import Cache
 from lcm.tensor import Tensor
 
 C = TypeVar("C")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,10 +50,9 @@ def _with_words(facts: dict[str, Any]) -> "tokenizers.Tokenizer":
     merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
     library.model = models.BPE(model["vocab"], merges, **options)
     keys = ("single_word", "lstrip", "rstrip", "normalized", "special")
-    for token in facts["added_tokens"]:
-        options = {key: token[key] for key in keys if key in token}
-        add = library.add_special_tokens if token["special"] else library.add_tokens
-        add([AddedToken(token["content"], **options)])
+    for special, run in groupby(facts["added_tokens"], lambda token: token["special"]):
+        tokens = [AddedToken(t["content"], **{k: t[k] for k in keys if k in t}) for t in run]
+        (library.add_special_tokens if special else library.add_tokens)(tokens)
     return library
 
 

@@ -27,12 +27,12 @@ def facts_of_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         facts, config = json.loads(file.read_bytes())
         folder.used(file)
-    except (OSError, ValueError):
+        return _whole(facts), config
+    except (OSError, ValueError, TypeError, KeyError):  # not there, or damaged
         metadata = open_gguf(path).metadata
         facts, config = facts_of(metadata), config_of(metadata)
         _keep(folder, file, [_short(facts), config])
         return facts, config
-    return _whole(facts), config
 
 
 def _keep(folder: CacheFolder, file: Path, what: Any) -> None:
