@@ -57,28 +57,38 @@ INLINE void store(const lcm_linear_int8_args *a, int64_t r, int64_t o, const vf 
   for (int64_t i = 0; i < rows; i++) vf_store_first(a->out + (r + i) * a->outputs + o, total[i] + bias, count);
 }
 
-/* Unpacked strips of `count` times LANES outputs, o …, for rows … end - 1 of x. */
+/* Unpacked strips of `count` times LANES outputs, o …, for rows … end - 1 of x; what is unpacked next is fetched
+   meanwhile, a share with each tile. */
 typedef struct {
   const strip_t *strips;
   int64_t o, count, end;
+  const uint8_t *next;
+  int64_t share;
 } unpacked_t;
 
+INLINE void fetch_share(unpacked_t *u) {
+  fetch(u->next, u->share);
+  u->next += u->share;
+}
+
 /* As many rows from r on as there are tiles of so many; the first row that is left over. */
-INLINE int64_t rows_by(const int rows, const int8_work_t *w, const format_t format, const unpacked_t *u, int64_t r) {
+INLINE int64_t rows_by(const int rows, const int8_work_t *w, const format_t format, unpacked_t *u, int64_t r) {
   for (; r + rows <= u->end; r += rows)
     for (int64_t i = 0; i < u->count; i++) {
       vf total[TILE_INT8];
+      if (rows == TILE_INT8) fetch_share(u);
       int8_rows(&w->x, format, rows, u->strips + i * w->x.strips, r, total);
       store(w->args, r, u->o + i * LANES, total, rows);
     }
   return r;
 }
 
-INLINE void many_rows(const int8_work_t *w, const format_t format, const unpacked_t *u, int64_t r) {
+INLINE void many_rows(const int8_work_t *w, const format_t format, unpacked_t *u, int64_t r) {
 #ifdef TILE_OF_ROWS
   for (; w->tiles && r < u->end; r += TILE_OF_ROWS)
     for (int64_t i = 0; i < u->count; i++) {
       vf total[TILE_OF_ROWS];
+      fetch_share(u);
       int8_tiles(&w->x, format, u->strips + i * w->x.strips, r, total);
       store(w->args, r, u->o + i * LANES, total, least_of(TILE_OF_ROWS, u->end - r));
     }
@@ -88,7 +98,7 @@ INLINE void many_rows(const int8_work_t *w, const format_t format, const unpacke
   rows_by(1, w, format, u, r);
 }
 
-static void many_rows_any(const int8_work_t *w, const unpacked_t *u, int64_t r) {
+static void many_rows_any(const int8_work_t *w, unpacked_t *u, int64_t r) {
 #define USE(format) many_rows(w, format, u, r)
   WITH_FORMAT(w->format, USE)
 #undef USE
@@ -117,7 +127,10 @@ static void int8_piece(const void *work, int64_t piece, int worker) {
   if (w->tiles) tiles_begin(STRIP / 4 / parts_of(w->format));
 #endif
   for (int64_t at = begin; at < end; at += w->together) {
-    const unpacked_t u = {strips, at * LANES, least_of(w->together, end - at), rows};
+    const int64_t count = least_of(w->together, end - at), tiles = pieces_of(rows - r, w->tiles ? 16 : TILE_INT8);
+    const int64_t next = count * LANES * w->line;
+    unpacked_t u = {strips, at * LANES, count, rows, (const uint8_t *)a->weight + (at + count) * LANES * w->line,
+                    at + count < end ? round_up(pieces_of(next, tiles * count), 64) : 0};
     if (a->rows == 1) {
       place_t places[STREAMS];
       vf total[STREAMS];
@@ -140,10 +153,10 @@ static void int8_piece(const void *work, int64_t piece, int worker) {
 enum {
   INT8_PIECES = 16,           /* for each worker, of many rows */
   ROW_PIECES = 2,             /* of one row, since long streams are faster */
-  LEAST_BYTES = 64 * 1024,    /* of weights in a piece: few rows stream them */
-  MOST_BYTES = 1024 * 1024,   /* of rows of x in a piece, which shall stay in the cache */
-  UNPACKED_BYTES = 256 * 1024 /* of strips that are unpacked together, so that rows of the outputs are written */
-};                            /* in longer parts */
+  LEAST_BYTES = 64 * 1024,     /* of weights in a piece: few rows stream them */
+  MOST_BYTES = 1536 * 1024,    /* of rows of x in a piece, which shall stay in the cache */
+  UNPACKED_BYTES = 256 * 1024, /* of strips at a time: outputs are written in longer parts than by one */
+};
 
 enum { NO_TILES = 8 /* rows: tiles do not pay for so few */ };
 
@@ -156,32 +169,41 @@ static bool use_tiles(int64_t rows) {
 #endif
 }
 
+/* How the outputs are cut in pieces, and the rows of x where there would be too few of them. */
+static int64_t cut(int8_work_t *w) {
+  const lcm_linear_int8_args *a = w->args;
+  const bool many = a->rows > 1;
+  const int64_t outputs = pieces_of(a->outputs, LANES), wanted = 4 * workers();
+  const int64_t bytes = LANES * w->line * most_of(1, a->rows / 2) + 1;
+  const int64_t shares = (many ? INT8_PIECES : ROW_PIECES) * workers();
+  w->strip_bytes = many ? w->x.strips * (int64_t)sizeof(strip_t) : 0;
+  w->together = many ? most_of(1, least_of(8, UNPACKED_BYTES / most_of(1, w->strip_bytes))) : STREAMS;
+  w->each = round_up(most_of(pieces_of(LEAST_BYTES, bytes), pieces_of(outputs, shares)), w->together);
+  w->rows_each = most_of(16, MOST_BYTES / most_of(1, a->inputs) / 16 * 16);
+  const int64_t pieces = pieces_of(outputs, w->each), fewer = round_up(pieces_of(a->rows * pieces, wanted), 16);
+  if (pieces < wanted) w->rows_each = least_of(w->rows_each, most_of(16, fewer));
+  return pieces * pieces_of(a->rows, w->rows_each);
+}
+
 static int32_t linear_int8(const lcm_linear_int8_args *a, format_t format, bool interleaved) {
-  const int64_t strips = a->inputs / STRIP, lines = a->rows == 1 ? 1 : round_up(a->rows, 16), padded = lines * strips;
+  const int parts = parts_of(format);
+  const int64_t strips = a->inputs / STRIP, line = a->rows == 1 ? 1 : round_up(a->rows, 16), all = line * strips;
   int8_work_t w = {
     .args = a, .format = format, .interleaved = interleaved, .tiles = use_tiles(a->rows),
-    .x = {.x = a->x, .rows = a->rows, .strips = strips, .line = lines, .bias = bias_of(format), .parts = parts_of(format)},
+    .x = {.x = a->x, .rows = a->rows, .strips = strips, .line = line, .bias = bias_of(format), .parts = parts},
     .line = a->inputs / numbers_of(format) * size_of(format),
-    .rows_each = most_of(16, MOST_BYTES / most_of(1, a->inputs) / 16 * 16),
-    .strip_bytes = a->rows > 1 ? strips * (int64_t)sizeof(strip_t) : 0,
   };
-  w.together = a->rows > 1 ? most_of(1, least_of(8, UNPACKED_BYTES / most_of(1, w.strip_bytes))) : STREAMS;
+  const int64_t pieces = cut(&w);
   w.own_bytes = round_up(w.together * w.strip_bytes + (a->outputs % LANES ? LANES * w.line : 0), 64);
-  const int64_t of_a_strip = STRIP + 2 * (int64_t)sizeof(float) + w.x.parts * (int64_t)sizeof(int32_t);
-  w.own = scratch((size_t)(workers() * w.own_bytes + padded * of_a_strip));
+  const int64_t of_a_strip = STRIP + 2 * (int64_t)sizeof(float) + parts * (int64_t)sizeof(int32_t);
+  w.own = scratch((size_t)(workers() * w.own_bytes + all * of_a_strip));
   if (!w.own) return LCM_NO_MEMORY;
   w.x.scale = (float *)(w.own + workers() * w.own_bytes);
-  w.x.sum = w.x.scale + padded;
-  w.x.start = (int32_t *)(w.x.sum + padded);
-  w.x.whole = (int8_t *)(w.x.start + w.x.parts * padded);
-  const int64_t outputs = pieces_of(a->outputs, LANES), bytes = LANES * w.line * most_of(1, a->rows / 2) + 1;
-  w.each = round_up(most_of(pieces_of(LEAST_BYTES, bytes), pieces_of(outputs, (a->rows > 1 ? INT8_PIECES : ROW_PIECES) * workers())),
-                    w.together);
-  const int64_t pieces = pieces_of(outputs, w.each), wanted = 4 * workers();
-  if (pieces < wanted) w.rows_each = least_of(w.rows_each, round_up(pieces_of(a->rows * pieces, wanted), 16));
+  w.x.sum = w.x.scale + all;
+  w.x.start = (int32_t *)(w.x.sum + all);
+  w.x.whole = (int8_t *)(w.x.start + parts * all);
   const int32_t code = round_all(&w.x);
-  if (code) return code;
-  return in_parallel(pieces * pieces_of(a->rows, w.rows_each), int8_piece, &w);
+  return code ? code : in_parallel(pieces, int8_piece, &w);
 }
 
 EXPORT int32_t lcm_linear_int8__q8_0(const lcm_linear_int8_args *a) { return linear_int8(a, Q8_0, false); }
