@@ -151,8 +151,8 @@ static void int8_piece(const void *work, int64_t piece, int worker) {
 }
 
 enum {
-  INT8_PIECES = 16,           /* for each worker, of many rows */
-  ROW_PIECES = 2,             /* of one row, since long streams are faster */
+  INT8_PIECES = 16,            /* for each worker, of many rows */
+  ROW_PIECES = 2,              /* of one row, since long streams are faster */
   LEAST_BYTES = 64 * 1024,     /* of weights in a piece: few rows stream them */
   MOST_BYTES = 1536 * 1024,    /* of rows of x in a piece, which shall stay in the cache */
   UNPACKED_BYTES = 256 * 1024, /* of strips at a time: outputs are written in longer parts than by one */
@@ -170,7 +170,7 @@ static bool use_tiles(int64_t rows) {
 }
 
 /* How the outputs are cut in pieces, and the rows of x where there would be too few of them. */
-static int64_t cut(int8_work_t *w) {
+static int64_t cut_int8(int8_work_t *w) {
   const lcm_linear_int8_args *a = w->args;
   const bool many = a->rows > 1;
   const int64_t outputs = pieces_of(a->outputs, LANES), wanted = 4 * workers();
@@ -193,7 +193,7 @@ static int32_t linear_int8(const lcm_linear_int8_args *a, format_t format, bool 
     .x = {.x = a->x, .rows = a->rows, .strips = strips, .line = line, .bias = bias_of(format), .parts = parts},
     .line = a->inputs / numbers_of(format) * size_of(format),
   };
-  const int64_t pieces = cut(&w);
+  const int64_t pieces = cut_int8(&w);
   w.own_bytes = round_up(w.together * w.strip_bytes + (a->outputs % LANES ? LANES * w.line : 0), 64);
   const int64_t of_a_strip = STRIP + 2 * (int64_t)sizeof(float) + parts * (int64_t)sizeof(int32_t);
   w.own = scratch((size_t)(workers() * w.own_bytes + all * of_a_strip));
