@@ -130,6 +130,18 @@ def test_on_a_full_disk_weights_are_as_they_are_stored_and_that_is_said(path, ca
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.parametrize("size", [0, 100, 10**8])
+def test_a_file_of_another_size_is_made_again(size, path, cache):
+    packed(MATRICES, path)
+    (file,) = cache.iterdir()
+    os.truncate(file, size)
+    found = packed(MATRICES, path)
+    np.testing.assert_array_equal(
+        found.matrix(2), formats.interleave(MATRICES[2].stored, "q6_k_x16")
+    )
+    assert file.stat().st_size == sum(matrix.stored.nbytes for matrix in MATRICES)
+
+
 def test_several_at_once_find_the_same(path, cache):
     found = [None] * 4
 

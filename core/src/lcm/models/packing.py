@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -72,24 +73,40 @@ def packed(matrices: Sequence[Matrix], model: Path) -> Packed | None:
     size = sum(matrix.stored.nbytes for matrix in matrices)
     facts = [VERSION, now, identity(model), [matrix.facts for matrix in matrices]]
     path = folder.path / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
-    if not path.exists():
-        if size > folder.limit:
-            _say(f"the weights take {size / 1e6:,.0f} MB, more than packed_files allows")
-            return None
-        try:
-            folder.make_room(size)
-            write_atomically(path, lambda file: _write(file, matrices), flush=False)
-        except FileError as error:
-            _say(str(error))
-            return None
-        _let_go(matrix.stored for matrix in matrices)
+    file = _opened(path, size) or _made(path, size, matrices, folder)
+    if file is None:
+        return None
     folder.used(path)
-    return Packed(MappedFile(path, size, "packed weights"), matrices)
+    return Packed(file, matrices)
+
+
+def _opened(path: Path, size: int) -> MappedFile | None:
+    """The file, unless there is none, or not all of it."""
+    with suppress(FileError):
+        file = MappedFile(path, size, "packed weights")
+        return file if len(file) == size else None
+    return None
+
+
+def _made(
+    path: Path, size: int, matrices: Sequence[Matrix], folder: CacheFolder
+) -> MappedFile | None:
+    if size > folder.limit:
+        _say(f"the weights take {size / 1e6:,.0f} MB, more than packed_files allows")
+        return None
+    try:
+        folder.make_room(size)
+        write_atomically(path, lambda file: _write(file, matrices), flush=False)
+        _let_go(matrix.stored for matrix in matrices)
+        return MappedFile(path, size, "packed weights")
+    except FileError as error:
+        _say(str(error))
+        return None
 
 
 def _say(why: str) -> None:
     warnings.warn(
-        LcmWarning(f"{why}; weights are read as they are stored, which is slower"), stacklevel=3
+        LcmWarning(f"{why}; weights are read as they are stored, which is slower"), stacklevel=4
     )
 
 
