@@ -205,14 +205,14 @@ def test_a_mistake_is_one_line_and_the_talk_goes_on(terminal, tmp_path):
 
 
 def test_ctrl_c_stops_an_answer_and_keeps_it_and_ctrl_d_leaves(terminal, tmp_path):
-    talk = terminal("-t", "1", "--seed", "1")
+    talk = terminal()  # greedy: it never ends, and waits where more than a page was not read
     talk.write("Hi\n")
     talk.until("\n")
-    talk.until("e")
+    talk.until("d")
     talk.write("\x03")
     assert " …\n> " in talk.until("\n> ")
     (_, question), (_, answer) = saved(talk, tmp_path / "a.json")
-    assert question == "Hi" and "e" in answer
+    assert question == "Hi" and "d" in answer
     talk.write("\x04")
     deadline = time.monotonic() + 20
     while talk.process.poll() is None and time.monotonic() < deadline:
