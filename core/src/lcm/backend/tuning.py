@@ -24,6 +24,8 @@ from lcm.backend.ledger import locked
 from lcm.errors import FileError, LcmWarning
 
 MARGIN = 0.03  # of the time that the present choice takes
+# The same where the prior is to be left: a backend has threads of its own, which wait awake beside the other's.
+APART = 0.1
 REMEMBERED = 25  # measurements in the mean; then older ones fade
 KEPT = 4000  # shapes; those measured longest ago go
 
@@ -75,7 +77,7 @@ class Measured:
         """The choice is the fastest; the first, where that may be as fast: times are off by `doubt`."""
         numbers = _numbers(seconds)
         prior, best = next(iter(numbers)), _fastest(seconds)
-        clear = numbers[best] < numbers[prior] * (1 - doubt)
+        clear = numbers[best] < numbers[prior] * (1 - max(doubt, APART))
         return Measured(dict(seconds), best if clear else prior)
 
     def again(self, seconds: Seconds, doubt: float = 0.0) -> "Measured":
@@ -88,7 +90,8 @@ class Measured:
         for name in new:
             mean[name] = old[name] * (new[name] / old[name]) ** (1 / times)
         best, numbers = _fastest(mean), _numbers(mean)
-        better = numbers[best] < numbers[self.choice] * (1 - MARGIN)
+        margin = APART if self.choice == next(iter(numbers)) else MARGIN
+        better = numbers[best] < numbers[self.choice] * (1 - margin)
         return Measured(mean, best if better else self.choice, times)
 
     def best_of(self, identities: Collection[str]) -> str:

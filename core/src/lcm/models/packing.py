@@ -76,6 +76,9 @@ def packed(matrices: Sequence[Matrix], model: Path) -> Packed | None:
     file = _opened(path, size) or _made(path, size, matrices, folder)
     if file is None:
         return None
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a system may know none
+            file.bytes.madvise(mmap.MADV_HUGEPAGE)  # what was forgotten is read again in such, too
     folder.used(path)
     return Packed(file, matrices)
 
