@@ -24,7 +24,7 @@ from lcm.backend.ledger import locked
 from lcm.errors import FileError, LcmWarning
 
 MARGIN = 0.03  # of the time that the present choice takes
-# The same where the prior is to be left: a backend has threads of its own, which wait awake beside the other's.
+# The same where the prior is to be left: each backend's threads wait awake beside the other's.
 APART = 0.1
 REMEMBERED = 25  # measurements in the mean; then older ones fade
 KEPT = 4000  # shapes; those measured longest ago go
