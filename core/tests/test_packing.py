@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -140,6 +142,20 @@ def test_a_file_of_another_size_is_made_again(size, path, cache):
         found.matrix(2), formats.interleave(MATRICES[2].stored, "q6_k_x16")
     )
     assert file.stat().st_size == sum(matrix.stored.nbytes for matrix in MATRICES)
+
+
+KILLED = """
+import os, sys
+from lcm.files.atomic import write_atomically
+write_atomically(sys.argv[1], lambda file: (file.write(b"half"), file.flush(), os.kill(os.getpid(), 9)))
+"""
+
+
+def test_what_a_killed_process_left_is_removed(path, cache):
+    subprocess.run([sys.executable, "-c", KILLED, cache / "half"], check=False)
+    (left,) = cache.iterdir()
+    packed(MATRICES, path)
+    assert not left.exists() and len(list(cache.iterdir())) == 1
 
 
 def test_several_at_once_find_the_same(path, cache):

@@ -69,13 +69,19 @@ def recover_folder(path: str | Path) -> Path:
     return path
 
 
+def remove_abandoned(folder: Path) -> None:
+    """Remove the files there that processes were writing when they were killed."""
+    with _one_line_errors(folder), _locked(folder):
+        _remove_leftovers(folder, ".")
+
+
 @contextmanager
 def _claimed(path: Path, create: Callable[[Path], None]) -> Iterator[Path]:
     """A new file or folder beside `path`, locked while it is written, gone at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = _new_name(path)
     with _locked(path.parent):  # a save that starts now must not see it before it is locked
-        _remove_leftovers(path)
+        _remove_leftovers(path.parent, f".{path.name}.")
         create(new)
         descriptor = os.open(new, os.O_RDONLY)
         _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,10 +124,10 @@ def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}{OLD}")
 
 
-def _remove_leftovers(path: Path) -> None:
-    for name in os.listdir(path.parent):
-        if name.startswith(f".{path.name}.") and name.endswith(NEW):
-            leftover = path.parent / name
+def _remove_leftovers(folder: Path, prefix: str) -> None:
+    for name in os.listdir(folder):
+        if name.startswith(prefix) and name.endswith(NEW):
+            leftover = folder / name
             with suppress(OSError):  # gone meanwhile, or not ours to remove
                 if _is_abandoned(leftover):
                     _remove(leftover)

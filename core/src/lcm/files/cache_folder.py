@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lcm.files.atomic import remove_abandoned
+
 
 @dataclass(frozen=True)
 class CacheFolder:
@@ -22,6 +24,8 @@ class CacheFolder:
 
     def make_room(self, size: int = 0) -> None:
         """Remove files until so many bytes more are within the limit, or none is left."""
+        if self.path.is_dir():
+            remove_abandoned(self.path)
         entries = []
         for path in self.path.glob("[!.]*"):
             with suppress(OSError):
