@@ -125,7 +125,9 @@ def read_all(opened) -> None:
     for part in (opened.metadata, opened):
         for name in part:
             try:
-                np.asarray(part[name], object).tolist()
+                found = part[name]
+                if isinstance(found, np.ndarray):
+                    found.tobytes()  # touches all of it
             except LcmError as error:
                 one_line(error, opened.path)
     for name in opened:
