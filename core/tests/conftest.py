@@ -33,13 +33,19 @@ def compile_kit(tmp_path_factory):
     return compile_kit
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_decided():
+    """Each test decides anew which backend runs what: the one before may have had others."""
+    dispatch.reset()
+
+
 @pytest.fixture
 def only_backend(monkeypatch):
     """Let a backend be the only one that is ready, beside the reference."""
 
     def only_backend(backend):
         monkeypatch.setattr(discovery, "ready", lambda: (discovery.REFERENCE, backend))
-        monkeypatch.setattr(dispatch, "_memory", dispatch._Memory())
+        dispatch.reset()
 
     return only_backend
 

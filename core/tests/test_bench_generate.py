@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from lcm import models, no_grad
-from lcm.backend import dispatch, native
+from lcm.backend import native
 from lcm.bench import generate, startup, train
 from lcm.cli.bench import command
 from lcm.errors import LcmError, UsageError
@@ -16,12 +16,6 @@ from lcm.generate.decoder import Decoder
 from lcm.generate.loading import load_model
 from lcm.text.tokenizer import Tokenizer
 from lcm.train.checkpoint import save_model
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_remembered(monkeypatch):
-    """Which backends there are depends on the setting, which changes here."""
-    monkeypatch.setattr(dispatch, "_memory", dispatch._Memory())
 
 
 @pytest.fixture

@@ -46,9 +46,6 @@ def two_backends(monkeypatch, tmp_path):
 
     monkeypatch.setattr(discovery, "ready", lambda: tuple(here.values()))
     monkeypatch.setattr(discovery, "open_backend", open_backend)
-    dispatch.reset()
-    yield
-    dispatch.reset()
 
 
 def seconds(quick, other, reference):

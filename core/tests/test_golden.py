@@ -24,13 +24,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* the reference runs it:lcm.err
 def backend(request, monkeypatch):
     """Everything in the test runs there; afterwards it is certain that it did."""
     monkeypatch.delenv("LCM_BACKEND", raising=False)
-    dispatch.reset()
     name = request.param
     with contextlib.nullcontext() if name == DEFAULT else dispatch.use_backend(name):
         yield name
     used = {backend for kernels in dispatch.ran().values() for backend in kernels}
     assert name == DEFAULT or name in used <= {name, "reference"}
-    dispatch.reset()
 
 
 @pytest.fixture(params=["gpt2", "llama", "mistral"])

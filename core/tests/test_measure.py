@@ -57,9 +57,6 @@ def world(monkeypatch, tmp_path):
     here = (FAST, PICKY, SLOW, discovery.REFERENCE)
     monkeypatch.setattr(discovery, "ready", lambda: here)
     monkeypatch.setattr(measure, "TURN", 0.0005)
-    dispatch.reset()
-    yield
-    dispatch.reset()
 
 
 def asked(*rows):
