@@ -10,6 +10,7 @@ import tokenizers
 from lcm.errors import FileError
 from lcm.files.gguf_writing import save_gguf
 from lcm.text import prepared
+from lcm.text.compact import compact, spelled_out
 from lcm.text.library import library_of
 from lcm.text.tokenizer import Tokenizer
 
@@ -106,7 +107,7 @@ BLANKS = {**WORD, "id": 320, "content": "  ", "rstrip": True, "normalized": True
     {"truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}},
 ], ids=str)  # fmt: skip
 def test_a_bpe_is_what_the_library_makes_of_the_whole_json(trained, changes, parse_control):
-    facts = json.loads(json.dumps(trained._facts))
+    facts = json.loads(json.dumps(spelled_out(trained._facts)))
     facts |= changes | {"model": facts["model"] | changes.get("model", {})}
     wanted = tokenizers.Tokenizer.from_str(json.dumps(facts | {"truncation": None}))
     wanted.encode_special_tokens = not parse_control
@@ -114,3 +115,38 @@ def test_a_bpe_is_what_the_library_makes_of_the_whole_json(trained, changes, par
     assert json.loads(found.to_str()) == json.loads(wanted.to_str())
     for text in TEXTS:
         assert found.encode(text).ids == wanted.encode(text).ids
+
+
+MODEL = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "smaller"),
+    [
+        ({}, True),
+        ({"merges": [("a", "b")]}, True),
+        ({"merges": []}, True),
+        ({"vocab": {"b": 1, "a": 0, "ab": 2}}, True),
+        ({"vocab": {"a": 0, "b": 1, "ab": 3}}, False),
+        ({"vocab": {"a": 0, "b": 1, "a\nb": 2}}, False),
+        ({"vocab": {}, "merges": []}, False),
+        ({"merges": ["a\tb"]}, False),
+        ({"merges": [("a", "b\tb")]}, False),
+        ({"merges": ["a b\n"]}, False),
+        ({"vocab": [["a", -1.5]]}, False),
+    ],
+    ids=str,
+)
+def test_compact_facts_are_the_same_spelled_out(changes, smaller):
+    facts = {"added_tokens": [], "model": MODEL | changes}
+    found = compact(facts)
+    assert (found != facts) == smaller and spelled_out(found) == facts
+
+
+def test_a_saved_tokenizer_is_as_it_was_loaded(trained, tmp_path):
+    for merges in (list, " ".join):
+        facts = spelled_out(trained._facts)
+        facts["model"]["merges"] = [merges(pair) for pair in facts["model"]["merges"]]
+        (tmp_path / "tokenizer.json").write_text(json.dumps(facts))
+        Tokenizer.load(tmp_path).save(tmp_path / "again.json")
+        assert json.loads((tmp_path / "again.json").read_text()) == json.loads(json.dumps(facts))

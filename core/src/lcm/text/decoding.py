@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lcm.errors import FileError
+from lcm.text.compact import words_of
 
 if TYPE_CHECKING:
     import tokenizers
@@ -23,17 +24,17 @@ class Pieces:
     def __init__(
         self, library: "tokenizers.Tokenizer", facts: dict[str, Any], control: set[int]
     ) -> None:
-        """`facts` are what the tokenizer.json holds, `control` the ids of control tokens."""
-        decoder, words = facts.get("decoder") or {}, facts["model"].get("vocab")
+        """`facts` are what the tokenizer.json holds, compact, `control` the ids of control tokens."""
+        decoder = facts.get("decoder") or {}
         self._library = library
         self._steps = {step["type"]: step for step in decoder.get("decoders", [decoder]) if step}
-        self._words = words if isinstance(words, dict) else None
+        self._model = facts["model"]
         self.control = control
 
     @cached_property
     def names(self) -> list[str]:
         added = self._library.get_added_tokens_decoder()
-        words = self._library.get_vocab(False) if self._words is None else self._words
+        words = words_of(self._model) or self._library.get_vocab(False)
         by_name = {**words, **{token.content: id for id, token in added.items()}}
         largest = max(by_name.values(), default=-1)
         if largest > 4 * len(by_name) + 4096:  # a list of these would fill memory

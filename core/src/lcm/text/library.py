@@ -5,6 +5,8 @@ import re
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from lcm.text.compact import spelled_out
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -14,7 +16,7 @@ WORDS = ("vocab", "merges")  # of a BPE: nearly all of the file
 def library_of(facts: dict[str, Any], *, parse_control: bool) -> "tokenizers.Tokenizer":
     """What cuts and joins; only with `parse_control` are control tokens in a text more than text.
 
-    Exceptions of any kind say that it is no tokenizer.
+    The facts may be compact. Exceptions of any kind say that it is no tokenizer.
     """
     added = [{**t, "special": is_control(t)} for t in facts.get("added_tokens") or []]
     if not isinstance(facts.get("decoder"), dict | None):
@@ -43,7 +45,7 @@ def _with_words(facts: dict[str, Any]) -> "tokenizers.Tokenizer":
     """The same, three times as fast: the words are handed over as they are, and not as JSON."""
     from tokenizers import AddedToken, models
 
-    model = facts["model"]
+    model = spelled_out(facts)["model"]
     shell = {**facts, "added_tokens": [], "model": {**model, "vocab": {}, "merges": []}}
     library = _parsed(shell)
     options = {k: v for k, v in model.items() if k not in ("type", *WORDS) and v is not None}

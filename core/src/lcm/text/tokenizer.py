@@ -16,6 +16,7 @@ from lcm.files.atomic import write_atomically
 from lcm.files.reading import read_json, read_whole
 from lcm.files.refusal import brief
 from lcm.text import templates
+from lcm.text.compact import compact, spelled_out
 from lcm.text.decoding import Pieces, StreamDecoder
 from lcm.text.library import is_control, library_of
 
@@ -55,10 +56,10 @@ class Tokenizer:
 
         `ends` are the ids that the model's own configuration calls ends, beside the tokenizer's.
         """
-        self._facts = facts
         self._config = config or {}
         self._ends = frozenset(ends)
         self._plain = library_of(facts, parse_control=False)
+        self._facts = compact(facts)
 
     @classmethod
     def train(
@@ -149,15 +150,15 @@ class Tokenizer:
             warnings.warn(f"a GGUF file can name three tokens that end a text, not {more} besides",
                           LcmWarning, stacklevel=2)  # fmt: skip
         named = dict(zip(TURN_ENDS, others, strict=False))
-        return metadata_of(self._facts, {**self._config, **named, **end})
+        return metadata_of(spelled_out(self._facts), {**self._config, **named, **end})
 
     def save(self, path: str | Path) -> None:
         """Write tokenizer.json to a path that ends in .json, or both files into a model folder."""
         path = Path(path)
         if path.suffix == ".json":
-            _write(path, self._facts)
+            _write(path, spelled_out(self._facts))
             return
-        _write(path / "tokenizer.json", self._facts)
+        _write(path / "tokenizer.json", spelled_out(self._facts))
         config = {"tokenizer_class": "PreTrainedTokenizerFast", **self._config}
         if self.end is not None:
             config.setdefault("eos_token", self._pieces.names[self.end])
@@ -269,7 +270,7 @@ class Tokenizer:
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides which ids a text gets, and which of them ends it."""
-        canonical = json.dumps([self._facts, self.end], sort_keys=True)
+        canonical = json.dumps([spelled_out(self._facts), self.end], sort_keys=True)
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
     @cached_property
