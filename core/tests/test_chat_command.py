@@ -210,7 +210,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_it_and_ctrl_d_leaves(terminal, tmp_pat
     talk.until("\n")
     talk.until("d")
     talk.write("\x03")
-    assert " …\n> " in talk.until("\n> ")
+    talk.until(" …\n> ")  # its text may well have the rest in it
     (_, question), (_, answer) = saved(talk, tmp_path / "a.json")
     assert question == "Hi" and "d" in answer
     talk.write("\x04")
