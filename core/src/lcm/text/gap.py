@@ -63,7 +63,7 @@ def gap_ids(tokenizer: Tokenizer, gap: Gap, most: int) -> list[int]:
     """The prompt, of `most` tokens at most: what is far from the gap is left out, and that is said."""
     form = form_of(tokenizer)
     names = [name for name in (form.before, form.after, form.gap) if name]
-    before, after = tokenizer.encode(gap.before), tokenizer.encode(gap.after)
+    before, after = tokenizer.encode(gap.before), tokenizer.encode_after(gap.after)
     begin = [] if tokenizer.start is None else [tokenizer.start]
     before, after = _near(before, after, most - len(names) - len(begin))
     first = [tokenizer.id_of(form.before), *before]
