@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,8 @@ def test_code_llama_is_asked_as_by_meta(theirs, gap):
     prefix, suffix, middle = map(found.id_of, CODE_LLAMA)
     before, after = theirs.encode(gap.before), without_blank(theirs, gap.after)
     assert gap_ids(found, gap, 10**6) == [1, prefix, *before, suffix, *after, middle]
+    suffix_first = [1, prefix, suffix, *after, middle, *before]
+    assert gap_ids(found, replace(gap, order="spm"), 10**6) == suffix_first
 
 
 @pytest.mark.parametrize("gap", GAPS)
@@ -92,10 +95,12 @@ def test_codestral_is_asked_as_by_mistral(theirs, gap):
     assert gap_ids(found, gap, 10**6) == [1, suffix, *after, prefix, *before]
 
 
+@pytest.mark.parametrize("order", ["psm", "spm"])
 @pytest.mark.parametrize("gap", GAPS)
-def test_code_llama_is_asked_as_by_transformers(theirs, gap):
+def test_code_llama_is_asked_as_by_transformers(theirs, gap, order):
     found = ours(theirs, CODE_LLAMA)
     library = CodeLlamaTokenizer(vocabulary(theirs), merges(theirs), add_prefix_space=False)
     control = {library.convert_tokens_to_ids(name): found.id_of(name) for name in CODE_LLAMA}
-    expected = library(gap.before, suffix=gap.after).input_ids
-    assert gap_ids(found, gap, 10**6) == [control.get(id, id) for id in expected]
+    expected = library(gap.before, suffix=gap.after, suffix_first=order == "spm").input_ids
+    ids = gap_ids(found, replace(gap, order=order), 10**6)
+    assert ids == [control.get(id, id) for id in expected]

@@ -1,26 +1,32 @@
-"""Fill-in-the-middle: how families of models are asked for what belongs between two pieces of a text.
-
-Bavarian et al., 2022. Each learned it with control tokens of its own, by which it is known here.
-"""
+"""Fill-in-the-middle: the prompt for what belongs between two pieces of a text, within a model's context."""
 
 import io
 import warnings
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from lcm.errors import FileError, LcmWarning, UsageError
+from lcm.text.forms import form_of, is_text, words
 from lcm.text.tokenizer import Tokenizer
+
+AFTER = 4  # one part in so many is for what is behind the gap, where not all of it fits
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A place in a text: what is before it, and what is behind it."""
+    """A place in a text: what is before it, and what is behind it.
+
+    `order` is the one in which a model reads them: 'psm' has first what is before the gap; 'spm' what is
+    behind it, so that little is read anew after somebody typed before it. Empty is the model's usual one.
+    """
 
     before: str
     after: str
+    order: str = ""
 
     @staticmethod
-    def at(path: Path, line: int, column: int) -> "Gap":
+    def at(path: Path, line: int, column: int, *, order: str = "") -> "Gap":
         """The place in a file before this column of this line, both counted from 1."""
         try:
             text = path.read_text(encoding="utf-8")
@@ -35,51 +41,19 @@ class Gap:
                 f"{path}:{line}:{column}: that line has {len(here.rstrip())} characters"
             )
         split = sum(map(len, lines[: line - 1])) + column - 1
-        return Gap(text[:split], text[split:])
-
-
-@dataclass(frozen=True)
-class Form:
-    """The tokens that stand before the first piece, before the last one, and before what is asked for."""
-
-    before: str
-    after: str
-    gap: str = ""
-    after_first: bool = False
-
-
-FORMS = (
-    Form("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen2.5-Coder, CodeGemma
-    Form("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, Granite Code
-    Form("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
-    Form("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek-Coder
-    Form("▁<PRE>", "▁<SUF>", "▁<MID>"),  # Code Llama
-    Form("[PREFIX]", "[SUFFIX]", after_first=True),  # Codestral
-)
-AFTER = 4  # one part in so many is for what is behind the gap, where not all of it fits
+        return Gap(text[:split], text[split:], order)
 
 
 def gap_ids(tokenizer: Tokenizer, gap: Gap, most: int) -> list[int]:
     """The prompt, of `most` tokens at most: what is far from the gap is left out, and that is said."""
-    form = form_of(tokenizer)
-    names = [name for name in (form.before, form.after, form.gap) if name]
+    order = words(form_of(tokenizer).order(gap.order))
     before, after = tokenizer.encode(gap.before), tokenizer.encode_after(gap.after)
     begin = [] if tokenizer.start is None else [tokenizer.start]
+    names = [word for word in order if not is_text(word)]
     before, after = _near(before, after, most - len(names) - len(begin))
-    first = [tokenizer.id_of(form.before), *before]
-    last = [tokenizer.id_of(form.after), *after]
-    parts = [*last, *first] if form.after_first else [*first, *last]
-    return [*begin, *parts, *([tokenizer.id_of(form.gap)] if form.gap else [])]
-
-
-def form_of(tokenizer: Tokenizer) -> Form:
-    """The form that the tokenizer has the tokens of; `UsageError` if it has those of none."""
-    for form in FORMS:
-        if all(name in tokenizer for name in (form.before, form.after, form.gap) if name):
-            return form
-    raise UsageError(
-        "this model has no tokens for filling gaps; give it the text before the gap as a prompt"
-    )
+    pieces = {"{before}": before, "{after}": after}
+    prompt = (pieces[word] if is_text(word) else [tokenizer.id_of(word)] for word in order)
+    return [*begin, *chain.from_iterable(prompt)]
 
 
 def _near(before: list[int], after: list[int], room: int) -> tuple[list[int], list[int]]:
