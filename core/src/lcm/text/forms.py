@@ -120,7 +120,7 @@ FORMS = (
             "spm": "<fim-prefix> <fim-suffix> {after} <fim-middle> {before}",
         }
     ),
-    # DeepSeek-Coder: Guo et al., 2024, section 3.1.2.
+    # DeepSeek-Coder: Guo et al., 2024; half of its texts by psm.
     Form({"psm": "<｜fim▁begin｜> {before} <｜fim▁hole｜> {after} <｜fim▁end｜>"}),
     # Code Llama: Rozière et al., 2023, section 2.3, half of it in each order; written as by
     # `infilling_prompt_tokens` of llama/generation.py in github.com/meta-llama/codellama.
