@@ -3,9 +3,10 @@
     python benchmarks/second_completion.py --model qwen2.5-coder-0.5b-q8_0.gguf
 
 The text is source code of Python's own library, of so many tokens. Between the two completions a line is
-typed: at the end of the text, or with --middle in its middle, which is for models that fill gaps. The
-times are those of the prompt up to the first token, as --json tells them, and of the whole process, which
-writes that one token and what it has read; medians. What was read is forgotten before each pair.
+typed: at the end of the text, or with --middle in its middle, which is for models that fill gaps; --order
+spm reads what is behind it first, in families that have learned it. The times are those of the prompt up to
+the first token, as --json tells them, and of the whole process, which writes that one token and what it has
+read; medians. What was read is forgotten before each pair.
 """
 
 import argparse
@@ -35,25 +36,28 @@ def code(tokenizer: Tokenizer, count: int) -> str:
     return tokenizer.decode(ids[:count])
 
 
-def gap(text: str, folder: Path) -> str:
-    """The text in a file, with its middle as `lcm complete` takes it."""
+def gap(text: str, line: int, folder: Path) -> str:
+    """The text in a file, with the start of a line as `lcm complete` takes it."""
     path = folder / "code.py"
     path.write_text(text, encoding="utf-8")
-    return f"{path}:{text.count(chr(10)) // 2}:1"
+    return f"{path}:{line}:1"
 
 
-def typed(text: str, middle: bool) -> str:
-    """The text after somebody wrote a line."""
-    if not middle:
+def typed(text: str, middle: int | None) -> str:
+    """The text after somebody wrote a line: at its end, or before a line of it."""
+    if middle is None:
         return text + TYPED
     lines = text.split("\n")
-    return "\n".join([*lines[: len(lines) // 2], TYPED.strip(), *lines[len(lines) // 2 :]])
+    return "\n".join([*lines[: middle - 1], TYPED.strip(), *lines[middle - 1 :]])
 
 
-def complete(model: str, prompt: str, environment: dict[str, str]) -> dict[str, float]:
+def complete(
+    model: str, prompt: str, environment: dict[str, str], order: str = ""
+) -> dict[str, float]:
     lcm = shutil.which("lcm", path=str(Path(sys.executable).parent)) or "lcm"
     named = ".py:" in prompt and "\n" not in prompt
     command = [lcm, "complete", prompt if named else "-", "--model", model, "-n", "1", "--json"]
+    command += ["--order", order] if order else []
     started = time.perf_counter()
     done = subprocess.run(
         command, input=None if named else prompt, check=True, capture_output=True, text=True, env=environment
@@ -64,12 +68,17 @@ def complete(model: str, prompt: str, environment: dict[str, str]) -> dict[str, 
     return facts | {"process_seconds": wall}
 
 
-def pair(model: str, text: str, middle: bool, folder: Path) -> list[dict[str, float]]:
+def pair(model: str, text: str, middle: bool, order: str, folder: Path) -> list[dict[str, float]]:
     """Both completions, of a cache that has the machine's measurements and no text."""
     shutil.rmtree(settings.cache_dir() / "prefixes", ignore_errors=True)
-    texts = (text, typed(text, middle))
+    line = text.count("\n") // 2 if middle else None
     environment = os.environ | {"LCM_CACHE_DIR": str(settings.cache_dir()), "LCM_TUNE": "off"}
-    return [complete(model, gap(t, folder) if middle else t, environment) for t in texts]
+    found = []
+    for version in (text, typed(text, line)):
+        more = version.count("\n") - text.count("\n")  # the gap is behind what was typed
+        prompt = version if line is None else gap(version, line + more, folder)
+        found.append(complete(model, prompt, environment, order))
+    return found
 
 
 def main() -> None:
@@ -77,6 +86,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a folder, a GGUF file or the name of a model")
     parser.add_argument("--tokens", type=int, default=2000)
     parser.add_argument("--middle", action="store_true", help="complete, and type, in the text's middle")
+    parser.add_argument("--order", default="", help="psm or spm, with --middle")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--note", default="", help="recorded with the result, such as: busy machine")
     options = parser.parse_args()
@@ -84,7 +94,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LCM_CACHE_DIR"] = str(Path(folder, "cache"))  # no text of the user's is forgotten
         complete(options.model, "x", dict(os.environ))  # backends are tried, files come into memory
-        pairs = [pair(options.model, text, options.middle, Path(folder)) for _ in range(options.runs)]
+        pairs = [pair(options.model, text, options.middle, options.order, Path(folder)) for _ in range(options.runs)]
     record.append("second_completion", {"pairs": pairs, "note": options.note})
     medians = [{n: statistics.median(p[i][n] for p in pairs) for n in pairs[0][i]} for i in (0, 1)]
     share = medians[1]["prompt_seconds"] / medians[0]["prompt_seconds"]

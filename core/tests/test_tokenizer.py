@@ -165,15 +165,16 @@ def test_a_models_settings_for_its_own_training_are_not_ours(tokenizer, tmp_path
     assert found.encode(TEXTS[0]) == tokenizer.encode(TEXTS[0])
 
 
-def test_a_fill_in_token_that_is_marked_as_ordinary_is_still_control(tokenizer, tmp_path):
-    token = {"id": 300, "content": "<｜fim▁hole｜>", "single_word": False, "lstrip": False,
+@pytest.mark.parametrize("name", ["<｜fim▁hole｜>", "▁<SUF>"])
+def test_a_fill_in_token_that_is_marked_as_ordinary_is_still_control(tokenizer, tmp_path, name):
+    token = {"id": 300, "content": name, "single_word": False, "lstrip": False,
              "rstrip": False, "normalized": False, "special": False}  # fmt: skip
     blanks = {**token, "id": 301, "content": "      "}
     found = from_facts(tokenizer, tmp_path, {"added_tokens": [token, blanks]})
-    assert 300 not in found.encode("a<｜fim▁hole｜>      b")
-    assert found.decode(found.encode("a<｜fim▁hole｜>      b")) == "a<｜fim▁hole｜>      b"
-    assert 301 in found.encode("a<｜fim▁hole｜>      b")
-    assert 300 in found.encode("a<｜fim▁hole｜>b", special=True)
+    assert 300 not in found.encode(f"a{name}      b")
+    assert found.decode(found.encode(f"a{name}      b")) == f"a{name}      b"
+    assert 301 in found.encode(f"a{name}      b")
+    assert 300 in found.encode(f"a{name}b", special=True)
     assert found.byte_lengths()[301] == 6
 
 
@@ -233,6 +234,44 @@ def test_a_stream_after_a_prompt_keeps_the_blank_that_a_text_would_lose(tmp_path
     tokenizer = sentence_piece(tmp_path)
     stream = tokenizer.stream(after=tokenizer.encode("a"))
     assert [stream.push(i) for i in tokenizer.encode("x")] == [" ", "x"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"normalizer": None, "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "split": False}},
+        {"normalizer": {"type": "Prepend", "prepend": "▁"},
+         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+             {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": False}]}},
+    ],
+    ids=["prepend", "metaspace", "both"],
+)  # fmt: skip
+def test_a_text_that_goes_on_after_another_gets_no_blank(tmp_path, changes):
+    """There are no merges, so a text's ids are those of its characters."""
+    sentence_piece(tmp_path)
+    facts = json.loads((tmp_path / "tokenizer.json").read_text())
+    tokenizer = Tokenizer(facts | changes)
+    for text in ("a b", " a", "\n  x", ""):
+        whole = tokenizer.encode("x" + text)
+        assert tokenizer.decode(whole[:2]) == "x"
+        assert tokenizer.encode_after(text) == whole[2:]
+
+
+def test_bytes_get_no_blank_either_where_a_text_goes_on(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    facts = json.loads((tmp_path / "tokenizer.json").read_text())
+    step = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+    with_blank, without = (
+        Tokenizer(facts | {"pre_tokenizer": step | {"add_prefix_space": blank}})
+        for blank in (True, False)
+    )
+    assert with_blank.encode("return x") == without.encode(" return x")
+    assert with_blank.encode_after("return x") == without.encode("return x")
+
+
+def test_a_text_that_goes_on_is_the_same_where_no_text_gets_a_blank(tokenizer):
+    assert tokenizer.encode_after(" x <|endoftext|>") == tokenizer.encode(" x <|endoftext|>")
 
 
 def test_any_other_kind_is_decoded_by_its_library(tmp_path):

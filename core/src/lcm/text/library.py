@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 
 WORDS = ("vocab", "merges")  # of a BPE: nearly all of the file
 
+# What a step of each kind is told, so that it puts no blank before a text.
+NO_BLANK: dict[str, dict[str, Any]] = {
+    "Prepend": {"prepend": ""},
+    "Metaspace": {"prepend_scheme": "never", "add_prefix_space": False},
+    "ByteLevel": {"add_prefix_space": False},
+}
+
 
 def library_of(facts: dict[str, Any], *, parse_control: bool) -> "tokenizers.Tokenizer":
     """What cuts and joins; only with `parse_control` are control tokens in a text more than text.
@@ -38,7 +45,19 @@ def library_of(facts: dict[str, Any], *, parse_control: bool) -> "tokenizers.Tok
 
 def is_control(token: dict[str, Any]) -> bool:
     """Some models mark their fill-in-the-middle tokens as ordinary ones; their form tells them."""
-    return bool(token.get("special") or re.fullmatch(r"<\S+>", token["content"]))
+    return bool(token.get("special") or re.fullmatch(r"▁?<\S+>", token["content"]))
+
+
+def without_blank(facts: dict[str, Any]) -> dict[str, Any]:
+    """The same, where no text gets a blank before it."""
+    steps = {key: _quiet(facts[key]) for key in ("normalizer", "pre_tokenizer") if facts.get(key)}
+    return {**facts, **steps}
+
+
+def _quiet(step: dict[str, Any]) -> dict[str, Any]:
+    if step["type"] == "Sequence":
+        return {k: [*map(_quiet, v)] if isinstance(v, list) else v for k, v in step.items()}
+    return step | NO_BLANK.get(step["type"], {})
 
 
 def _with_words(facts: dict[str, Any]) -> "tokenizers.Tokenizer":

@@ -18,7 +18,7 @@ from lcm.files.refusal import brief
 from lcm.text import templates
 from lcm.text.compact import compact, spelled_out
 from lcm.text.decoding import Pieces, StreamDecoder
-from lcm.text.library import is_control, library_of
+from lcm.text.library import is_control, library_of, without_blank
 
 if TYPE_CHECKING:
     import tokenizers
@@ -169,6 +169,10 @@ class Tokenizer:
         library = self._parsing if special else self._plain
         return library.encode(_checked(text), add_special_tokens=False).ids
 
+    def encode_after(self, text: str) -> list[int]:
+        """The ids of a text that goes on after another: SentencePiece puts no blank before it."""
+        return self._going_on.encode(_checked(text), add_special_tokens=False).ids
+
     def encode_marked(self, text: str) -> list[int]:
         """The ids of a text with its control tokens, but where a MARK stands in one: that is text.
 
@@ -276,6 +280,11 @@ class Tokenizer:
     @cached_property
     def _parsing(self) -> "tokenizers.Tokenizer":
         return library_of(self._facts, parse_control=True)
+
+    @cached_property
+    def _going_on(self) -> "tokenizers.Tokenizer":
+        facts = without_blank(self._facts)
+        return self._plain if facts == self._facts else library_of(facts, parse_control=False)
 
     @cached_property
     def _unmarking(self) -> "tokenizers.Tokenizer":
