@@ -143,6 +143,14 @@ def test_it_is_ready_where_the_processor_has_what_it_needs_and_else_says_what_is
     pytest.skip(f"{plugin.name} {found.reason}")
 
 
+def test_it_passes_its_self_test_where_the_user_wants_it_too(plugin, lcm, tmp_path):
+    if not all(map(current().has, plugin.manifest.features)):
+        pytest.skip(f"{plugin.name} needs {' '.join(plugin.manifest.features)}")
+    variables = {"LCM_BACKEND": plugin.name, "LCM_CACHE_DIR": str(tmp_path / "cache")}
+    table = lcm("backends", cwd=tmp_path, **variables).stdout
+    assert re.search(rf"^{plugin.name} +\S+ +ready +passed its self-test", table, re.M), table
+
+
 @elf
 def test_all_of_them_have_the_same_kernels():
     """Each kernel is written once, for all of them."""
