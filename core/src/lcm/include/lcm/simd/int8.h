@@ -34,13 +34,18 @@ typedef struct {
     default: break;              \
   }
 
-static void one_row(const int8_work_t *w, const place_t *p, int64_t count, vf *total) {
-#define USE(format)                                                                                          \
-  if (p->line)                                                                                               \
-    for (int64_t i = 0; i < count; i++) int8_row(&w->x, format, true, 1, p + i, total + i);                  \
-  else if (count == STREAMS) int8_row(&w->x, format, false, STREAMS, p, total);                              \
-  else                                                                                                       \
-    for (int64_t i = 0; i < count; i++) int8_row(&w->x, format, false, 1, p + i, total + i)
+/* Interleaved blocks of 32 are met in several streams, so that there is enough to do at a time; of a block of 256
+   the strips are, and memory that is read from its beginning to its end is the fastest. */
+INLINE void one_row(const int8_work_t *w, const format_t format, const bool stored, const place_t *p, int64_t count,
+                    vf *total) {
+  if (!stored && numbers_of(format) == STRIP && count == STREAMS)
+    int8_row(&w->x, format, stored, STREAMS, p, total);
+  else
+    for (int64_t i = 0; i < count; i++) int8_row(&w->x, format, stored, 1, p + i, total + i);
+}
+
+static void one_row_any(const int8_work_t *w, const place_t *p, int64_t count, vf *total) {
+#define USE(format) p->line ? one_row(w, format, true, p, count, total) : one_row(w, format, false, p, count, total)
   WITH_FORMAT(w->format, USE)
 #undef USE
 }
@@ -135,7 +140,7 @@ static void int8_piece(const void *work, int64_t piece, int worker) {
       place_t places[STREAMS];
       vf total[STREAMS];
       for (int64_t i = 0; i < u.count; i++) places[i] = place_of(w, u.o + i * LANES, made_up);
-      one_row(w, places, u.count, total);
+      one_row_any(w, places, u.count, total);
       for (int64_t i = 0; i < u.count; i++) store(a, 0, u.o + i * LANES, &total[i], 1);
       continue;
     }
