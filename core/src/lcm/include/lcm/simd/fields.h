@@ -17,7 +17,7 @@ typedef struct {
   const uint8_t *at;
   int64_t line; /* bytes from a row to the next, as they are stored */
   int row;      /* of an interleaved group, from where on they are the rows */
-  vf d, m;      /* what the scales and the minima are multiplied with */
+  vf d, m;      /* what scales and minima are multiplied with, if they are not such themselves */
   vi scales[4]; /* as they are stored: 16 bytes from byte scales_at(format) on */
 } blocks_t;
 
@@ -25,7 +25,7 @@ INLINE bool has_minimum(const format_t format) {
   return format == Q4_1 || format == Q5_1 || format == Q2_K || format == Q4_K || format == Q5_K;
 }
 
-/* Where d lies, an f16; m is behind it. */
+/* Where d lies, an f16, but of mxfp4 an exponent; m is behind it. */
 INLINE int d_at(const format_t format) {
   return format == Q2_K ? 80 : format == Q3_K ? 108 : format == Q6_K ? 208 : 0;
 }
@@ -94,7 +94,8 @@ INLINE vf shared_half(const format_t format, const bool stored, const blocks_t *
 INLINE blocks_t blocks_of(const format_t format, const bool stored, const uint8_t *at, int64_t line, int row) {
   blocks_t b = {.at = at, .line = line, .row = row};
   if (stored && numbers_of(format) == 256) quads(b.scales, stored, &b, scales_at(format));
-  b.d = shared_half(format, stored, &b, d_at(format));
+  b.d = format == MXFP4 ? vf_scale(vf_all(1), numbers(byte_at(stored, &b, 0) - 128))
+                        : shared_half(format, stored, &b, d_at(format));
   if (has_minimum(format)) b.m = shared_half(format, stored, &b, d_at(format) + 2);
   return b;
 }

@@ -20,18 +20,23 @@ typedef struct {
   int64_t own_bytes, strip_bytes;
 } int8_work_t;
 
-/* The same for each format that has strips, with the format known to the compiler. */
-#define WITH_FORMAT(format, use) \
-  switch (format) {              \
-    case Q8_0: use(Q8_0); break; \
-    case Q4_0: use(Q4_0); break; \
-    case Q4_1: use(Q4_1); break; \
-    case Q5_0: use(Q5_0); break; \
-    case Q5_1: use(Q5_1); break; \
-    case Q4_K: use(Q4_K); break; \
-    case Q5_K: use(Q5_K); break; \
-    case Q6_K: use(Q6_K); break; \
-    default: break;              \
+/* The same for each format in blocks, with the format known to the compiler. */
+#define WITH_FORMAT(format, use)     \
+  switch (format) {                  \
+    case Q8_0: use(Q8_0); break;     \
+    case Q4_0: use(Q4_0); break;     \
+    case Q4_1: use(Q4_1); break;     \
+    case Q5_0: use(Q5_0); break;     \
+    case Q5_1: use(Q5_1); break;     \
+    case IQ4_NL: use(IQ4_NL); break; \
+    case MXFP4: use(MXFP4); break;   \
+    case Q2_K: use(Q2_K); break;     \
+    case Q3_K: use(Q3_K); break;     \
+    case Q4_K: use(Q4_K); break;     \
+    case Q5_K: use(Q5_K); break;     \
+    case Q6_K: use(Q6_K); break;     \
+    case IQ4_XS: use(IQ4_XS); break; \
+    default: break;                  \
   }
 
 /* Interleaved blocks of 32 are met in several streams, so that there is enough to do at a time; of a block of 256
@@ -231,6 +236,22 @@ EXPORT int32_t lcm_linear_int8__q5_1(const lcm_linear_int8_args *a) { return lin
 
 EXPORT int32_t lcm_linear_int8__q5_1_x16(const lcm_linear_int8_args *a) { return linear_int8(a, Q5_1, true); }
 
+EXPORT int32_t lcm_linear_int8__iq4_nl(const lcm_linear_int8_args *a) { return linear_int8(a, IQ4_NL, false); }
+
+EXPORT int32_t lcm_linear_int8__iq4_nl_x16(const lcm_linear_int8_args *a) { return linear_int8(a, IQ4_NL, true); }
+
+EXPORT int32_t lcm_linear_int8__mxfp4(const lcm_linear_int8_args *a) { return linear_int8(a, MXFP4, false); }
+
+EXPORT int32_t lcm_linear_int8__mxfp4_x16(const lcm_linear_int8_args *a) { return linear_int8(a, MXFP4, true); }
+
+EXPORT int32_t lcm_linear_int8__q2_k(const lcm_linear_int8_args *a) { return linear_int8(a, Q2_K, false); }
+
+EXPORT int32_t lcm_linear_int8__q2_k_x16(const lcm_linear_int8_args *a) { return linear_int8(a, Q2_K, true); }
+
+EXPORT int32_t lcm_linear_int8__q3_k(const lcm_linear_int8_args *a) { return linear_int8(a, Q3_K, false); }
+
+EXPORT int32_t lcm_linear_int8__q3_k_x16(const lcm_linear_int8_args *a) { return linear_int8(a, Q3_K, true); }
+
 EXPORT int32_t lcm_linear_int8__q4_k(const lcm_linear_int8_args *a) { return linear_int8(a, Q4_K, false); }
 
 EXPORT int32_t lcm_linear_int8__q4_k_x16(const lcm_linear_int8_args *a) { return linear_int8(a, Q4_K, true); }
@@ -242,5 +263,9 @@ EXPORT int32_t lcm_linear_int8__q5_k_x16(const lcm_linear_int8_args *a) { return
 EXPORT int32_t lcm_linear_int8__q6_k(const lcm_linear_int8_args *a) { return linear_int8(a, Q6_K, false); }
 
 EXPORT int32_t lcm_linear_int8__q6_k_x16(const lcm_linear_int8_args *a) { return linear_int8(a, Q6_K, true); }
+
+EXPORT int32_t lcm_linear_int8__iq4_xs(const lcm_linear_int8_args *a) { return linear_int8(a, IQ4_XS, false); }
+
+EXPORT int32_t lcm_linear_int8__iq4_xs_x16(const lcm_linear_int8_args *a) { return linear_int8(a, IQ4_XS, true); }
 
 #endif

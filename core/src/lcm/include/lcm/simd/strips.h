@@ -1,8 +1,8 @@
 /* Strips of weights: 32 numbers of LANES rows, 4 of each row in a vector, as small whole numbers with their
    scales. What a block of a format consists of stands in blocks.h.
 
-   strip_<format>(stored, b, n)       strip n of these blocks; of those of 32 numbers, the only one
-   strip_of(format, stored, b, n)     the same of any format that has strips */
+   strip_<format>(s, stored, b, n)       strip n of these blocks; of those of 32 numbers, the only one
+   strip_of(s, format, stored, b, n)     the same of any format in blocks */
 #ifndef LCM_SIMD_STRIPS_H
 #define LCM_SIMD_STRIPS_H
 
@@ -18,15 +18,17 @@ typedef struct {
 } strip_t;
 
 /* Of a strip, with a scale and a minimum for each. */
-INLINE int parts_of(const format_t format) { return format == Q6_K ? 2 : 1; }
+INLINE int parts_of(const format_t format) { return format == Q2_K || format == Q3_K || format == Q6_K ? 2 : 1; }
 
 /* Whether numbers are below 0; else they are small, and count from -BIAS. */
-INLINE bool has_sign(const format_t format) { return format == Q8_0; }
+INLINE bool has_sign(const format_t format) { return format == Q8_0 || format == IQ4_NL || format == IQ4_XS; }
 
 INLINE int32_t bias_of(const format_t format) {
   switch (format) {
-    case Q8_0: return DOT_BIAS;
+    case Q8_0: case IQ4_NL: case IQ4_XS: return DOT_BIAS;
+    case Q3_K: return 4;
     case Q4_0: return 8;
+    case MXFP4: return 12;
     case Q5_0: return 16;
     case Q6_K: return 32;
     default: return 0;
@@ -47,6 +49,13 @@ INLINE void set_nibbles(strip_t *s, const bool stored, const blocks_t *b, int p)
     s->w[j] = bits_at(x[j], 0, 15, 0);
     s->w[j + 4] = bits_at(x[j], 4, 15, 0);
   }
+}
+
+/* The same, where they say which number of a table is meant. */
+INLINE void set_looked_up(strip_t *s, const bool stored, const blocks_t *b, int p, const int8_t table[16]) {
+  set_nibbles(s, stored, b, p);
+#pragma GCC unroll 8
+  for (int j = 0; j < 8; j++) s->w[j] = vb_look_up(table, s->w[j]);
 }
 
 /* Fifth bits, from the four bytes at p: bit i is the highest of number i. */
@@ -114,7 +123,41 @@ INLINE void strip_q5_1(strip_t *s, const bool stored, const blocks_t *b) {
   s->minimum[0] = -b->m;
 }
 
+INLINE void strip_iq4_nl(strip_t *s, const bool stored, const blocks_t *b) {
+  set_looked_up(s, stored, b, 2, IQ4);
+  s->scale[0] = b->d;
+}
+
+/* FP4, counted from -12. */
+static const int8_t FP4_FROM_LEAST[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+
+INLINE void strip_mxfp4(strip_t *s, const bool stored, const blocks_t *b) {
+  set_looked_up(s, stored, b, 1, FP4_FROM_LEAST);
+  s->scale[0] = b->d;
+}
+
 /* Blocks of 256. */
+
+INLINE void strip_q2_k(strip_t *s, const bool stored, const blocks_t *b, int n) {
+  set_bits(s, stored, b, 16 + n / 4 * 32, n % 4 * 2, 3);
+  for (int i = 0; i < 2; i++) {
+    const vi both = scale_byte(Q2_K, stored, b, 2 * n + i);
+    s->scale[i] = b->d * numbers(both & 15);
+    s->minimum[i] = b->m * numbers(both >> 4);
+  }
+}
+
+/* Bytes 2 to 9 of those with scales have the lower four bits of two scales each, 10 to 13 the upper two of four. */
+INLINE void strip_q3_k(strip_t *s, const bool stored, const blocks_t *b, int n) {
+  set_bits(s, stored, b, 32 + n / 4 * 32, n % 4 * 2, 3);
+  add_bits(s, stored, b, 0, n, 1, 2);
+  for (int i = 0; i < 2; i++) {
+    const int k = 2 * n + i;
+    const vi low = scale_byte(Q3_K, stored, b, 2 + k % 8) >> (k / 8 * 4) & 15;
+    const vi high = scale_byte(Q3_K, stored, b, 10 + k % 4) >> (k / 4 * 2) & 3;
+    s->scale[i] = b->d * numbers((low | high << 4) - 32);
+  }
+}
 
 /* Scale and minimum of q4_k and q5_k: as scale_of and minimum_of. */
 INLINE void set_six_bits(strip_t *s, const bool stored, const blocks_t *b, int n) {
@@ -148,6 +191,13 @@ INLINE void strip_q6_k(strip_t *s, const bool stored, const blocks_t *b, int n) 
   for (int i = 0; i < 2; i++) s->scale[i] = b->d * numbers(signed_scale_byte(Q6_K, stored, b, 2 * n + i));
 }
 
+INLINE void strip_iq4_xs(strip_t *s, const bool stored, const blocks_t *b, int n) {
+  set_looked_up(s, stored, b, 8 + n * 16, IQ4);
+  const vi low = scale_byte(IQ4_XS, stored, b, 4 + n / 2) >> (n % 2 * 4) & 15;
+  const vi high = scale_byte(IQ4_XS, stored, b, 2 + n / 4) >> (n % 4 * 2) & 3;
+  s->scale[0] = b->d * numbers((low | high << 4) - 32);
+}
+
 INLINE void strip_of(strip_t *s, const format_t format, const bool stored, const blocks_t *b, int n) {
   switch (format) {
     case Q8_0: strip_q8_0(s, stored, b); break;
@@ -155,9 +205,14 @@ INLINE void strip_of(strip_t *s, const format_t format, const bool stored, const
     case Q4_1: strip_q4_1(s, stored, b); break;
     case Q5_0: strip_q5_0(s, stored, b); break;
     case Q5_1: strip_q5_1(s, stored, b); break;
+    case IQ4_NL: strip_iq4_nl(s, stored, b); break;
+    case MXFP4: strip_mxfp4(s, stored, b); break;
+    case Q2_K: strip_q2_k(s, stored, b, n); break;
+    case Q3_K: strip_q3_k(s, stored, b, n); break;
     case Q4_K: strip_q4_k(s, stored, b, n); break;
     case Q5_K: strip_q5_k(s, stored, b, n); break;
     case Q6_K: strip_q6_k(s, stored, b, n); break;
+    case IQ4_XS: strip_iq4_xs(s, stored, b, n); break;
     default: break;
   }
 }
