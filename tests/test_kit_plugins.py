@@ -9,13 +9,16 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
 import lcm
-from lcm.backend import discovery, plugins
+from lcm import formats, no_grad, ops
+from lcm.backend import discovery, dispatch, plugins
 from lcm.host import FEATURES, current
 from lcm.ops import CATALOGUE
+from lcm.tensor import Tensor
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(p.parent.name.removeprefix("lcm-") for p in ROOT.glob("plugins/*/vec.h"))
@@ -161,6 +164,27 @@ def test_all_of_them_have_the_same_kernels():
         for library in p.manifest.libraries
     }
     assert all(exports.values()) and len(set(map(frozenset, exports.values()))) <= 1, exports
+
+
+@pytest.mark.parametrize("format", ["mxfp4", "mxfp4_x16"])
+def test_every_exponent_of_mxfp4_is_a_power_of_two(plugin, format):
+    """Also the two that are not normal numbers; the products have few bits, so they are exact."""
+    if missing := [name for name in plugin.manifest.features if not current().has(name)]:
+        pytest.skip(f"{plugin.name} needs {' '.join(missing)}")
+    rng = np.random.default_rng(0)
+    whole = rng.integers(-126, 127, 32)
+    whole[0] = 127  # so that x is rounded to these
+    blocks = rng.integers(0, 256, (256, 17), np.uint8)
+    blocks[:, 0] = exponents = np.arange(256)
+    codes = np.concatenate([blocks[:, 1:] & 15, blocks[:, 1:] >> 4], axis=1)
+    doubled = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12])[codes]
+    wanted = np.ldexp((doubled @ whole).astype(np.float64), exponents - 128 - 20)
+    weight = blocks.view(formats.FORMATS["mxfp4"].storage)
+    stored = weight if format == "mxfp4" else formats.interleave(weight, format)
+    x = Tensor(np.ldexp(np.float32(1), -20) * whole[None].astype(np.float32))
+    with dispatch.use_backend(plugin.name), no_grad():
+        found = ops.linear_int8(x, Tensor(stored, format)).numpy()[0]
+    np.testing.assert_array_equal(found, wanted.astype(np.float32))
 
 
 # The extras: what `pip install 'lcm[cpu]'` brings, and where.

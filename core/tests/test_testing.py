@@ -31,6 +31,7 @@ WRITTEN = "every_number_of_a_result_is_written"
 ANYWHERE = "arrays_may_begin_at_any_number"
 OVER = "the_result_may_be_written_over_an_input"
 RIGHT = "results_are_right"
+LARGEST = "the_largest_products_of_whole_numbers_are_right"
 SPECIAL = "numbers_that_are_none_infinite_or_tiny_come_through"
 LATE = "a_call_reads_its_arrays_when_it_is_made"
 PROGRAM = "calls_in_a_program_give_the_same_bits"
@@ -58,6 +59,7 @@ FAULTS = [
     ("dropped_tail_of_a_sum", "smoke", RIGHT, {ANYWHERE, SPECIAL}),
     ("wrong_sign", "smoke", RIGHT, {ANYWHERE, SPECIAL, MODEL}),
     ("denormal_halves", "smoke", RIGHT, {ANYWHERE}),
+    ("sums_in_few_bits", "smoke", LARGEST, set()),
     ("nan_swallowed", "smoke", SPECIAL, set()),
     ("aligned_only", "smoke", ANYWHERE, {RIGHT, SPECIAL}),
     ("not_over_y", "smoke", OVER, set()),

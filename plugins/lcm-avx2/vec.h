@@ -102,6 +102,12 @@ static inline vi vi_dot(vi sum, vb a, vb b) { /* vpabsb, vpsignb, …: pairs sta
   return vi_dot_small(sum, (vb)_mm256_abs_epi8((__m256i)a), (vb)turned);
 }
 
+#define vb_look_up vb_look_up
+static inline vb vb_look_up(const int8_t table[16], vb at) { /* vbroadcasti128, vpshufb */
+  const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+  return (vb)_mm256_shuffle_epi8(twice, (__m256i)at);
+}
+
 #define vi_gather_quads vi_gather_quads
 static inline vi vi_gather_quads(const uint8_t *p, int64_t step) { /* vmovdqu, vinserti128 */
   const __m256i x = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)p));

@@ -149,6 +149,12 @@ static inline void tile_dots(vi sums[][16], const int count, const int8_t *x, in
 }
 #endif
 
+#define vb_look_up vb_look_up
+static inline vb vb_look_up(const int8_t table[16], vb at) { /* vbroadcasti32x4, vpshufb */
+  const __m512i four_times = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table));
+  return (vb)_mm512_shuffle_epi8(four_times, (__m512i)at);
+}
+
 #define vi_spread_bits vi_spread_bits
 static inline vi vi_spread_bits(vi x) { /* vpermd: of an index it looks at the lowest four bits */
   const __m512i of_four = _mm512_setr_epi32(

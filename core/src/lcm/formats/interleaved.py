@@ -2,6 +2,7 @@
 
 A block of `<format>_x16` is a block of `<format>` of each of 16 rows: the same bytes in another order. Each
 field of the block is cut into units, and the first unit of every row comes first, then every row's second.
+So a field that begins at byte n of a block begins at byte 16 n of an interleaved one.
 """
 
 from collections.abc import Iterator
@@ -10,17 +11,22 @@ from dataclasses import dataclass
 import numpy as np
 
 ROWS = 16
-# The fields of a block in the order in which they are stored: first byte, the byte behind it, bytes of a
-# unit. Units of 4 are what an instruction multiplies with 4 bytes of the other factor, and adds up.
+# The fields of a block: first byte, the byte behind it, bytes of a unit. Units of 4 are what an instruction
+# multiplies with 4 bytes of the other factor, and adds up.
 FIELDS = {
     "q8_0": ((0, 2, 2), (2, 34, 4)),
     "q4_0": ((0, 2, 2), (2, 18, 4)),
     "q4_1": ((0, 2, 2), (2, 4, 2), (4, 20, 4)),
     "q5_0": ((0, 2, 2), (2, 6, 4), (6, 22, 4)),
     "q5_1": ((0, 2, 2), (2, 4, 2), (4, 8, 4), (8, 24, 4)),
+    "iq4_nl": ((0, 2, 2), (2, 18, 4)),
+    "mxfp4": ((0, 1, 1), (1, 17, 4)),
+    "q2_k": ((0, 16, 1), (16, 80, 4), (80, 82, 2), (82, 84, 2)),
+    "q3_k": ((0, 32, 4), (32, 96, 4), (96, 108, 1), (108, 110, 2)),
     "q4_k": ((0, 2, 2), (2, 4, 2), (4, 16, 1), (16, 144, 4)),
     "q5_k": ((0, 2, 2), (2, 4, 2), (4, 16, 1), (16, 48, 4), (48, 176, 4)),
-    "q6_k": ((208, 210, 2), (192, 208, 1), (0, 128, 4), (128, 192, 4)),
+    "q6_k": ((0, 128, 4), (128, 192, 4), (192, 208, 1), (208, 210, 2)),
+    "iq4_xs": ((0, 2, 2), (2, 8, 1), (8, 136, 4)),
 }
 
 
@@ -50,12 +56,9 @@ class Interleaved:
 
     def _fields(self, made: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
         """Each field, and its units in interleaved blocks (groups, columns, units, 16), as a view."""
-        at = 0
         for first, end, unit in FIELDS[self.of]:
-            stop = at + ROWS * (end - first)
-            units = made[..., at:stop].view(np.dtype(f"u{unit}"))
+            units = made[..., ROWS * first : ROWS * end].view(np.dtype(f"u{unit}"))
             yield first, end, units.reshape(*units.shape[:2], -1, ROWS)
-            at = stop
 
 
 INTERLEAVED = {f"{name}_x{ROWS}": Interleaved(name) for name in FIELDS}

@@ -28,7 +28,7 @@ from lcm.files.mapped import MappedFile
 from lcm.formats.interleaved import ROWS
 from lcm.host.boot import boot
 
-VERSION = 1  # of the layout
+VERSION = 2  # of the layout
 PART = 1 << 24  # bytes that a thread writes: whole huge pages
 AT_ONCE = 1 << 18  # bytes that it interleaves: they stay in its cache
 

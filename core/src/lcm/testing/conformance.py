@@ -23,7 +23,7 @@ from lcm.backend.selftest import parse
 from lcm.errors import BackendError
 from lcm.host import current
 from lcm.program import Program
-from lcm.testing import special, tiny
+from lcm.testing import extremes, special, tiny
 from lcm.testing import subject as subjects
 from lcm.testing.candidate import Candidate, Run, deaths
 from lcm.testing.subject import Subject
@@ -167,6 +167,11 @@ def test_results_are_right(
 @for_kernels(lambda subject, symbol: special.defined(symbol))
 def test_numbers_that_are_none_infinite_or_tiny_come_through(candidate: Candidate) -> None:
     none(special.problems(candidate.symbol, candidate.kernel, candidate.level_name))
+
+
+@for_kernels(lambda subject, symbol: symbol.startswith("linear_int8__"))
+def test_the_largest_products_of_whole_numbers_are_right(candidate: Candidate) -> None:
+    none(extremes.problems(candidate.symbol, candidate.kernel, candidate.level_name))
 
 
 # Calls.

@@ -365,7 +365,7 @@ typedef struct {
   uint64_t size;  /* of this struct, as its caller knows it */
   float *out;  /* [rows, outputs] */
   const float *x;  /* [rows, inputs] */
-  const void *weight;  /* [outputs, inputs]: q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4, q8_0_x16, q4_0_x16, q4_1_x16, q5_0_x16, q5_1_x16, q4_k_x16, q5_k_x16, q6_k_x16 */
+  const void *weight;  /* [outputs, inputs]: q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4, q8_0_x16, q4_0_x16, q4_1_x16, q5_0_x16, q5_1_x16, iq4_nl_x16, mxfp4_x16, q2_k_x16, q3_k_x16, q4_k_x16, q5_k_x16, q6_k_x16, iq4_xs_x16 */
   const float *bias;  /* [outputs], or NULL */
   int64_t rows;
   int64_t inputs;
@@ -389,9 +389,14 @@ int32_t lcm_linear_int8__q4_0_x16(const lcm_linear_int8_args *);
 int32_t lcm_linear_int8__q4_1_x16(const lcm_linear_int8_args *);
 int32_t lcm_linear_int8__q5_0_x16(const lcm_linear_int8_args *);
 int32_t lcm_linear_int8__q5_1_x16(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__iq4_nl_x16(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__mxfp4_x16(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q2_k_x16(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__q3_k_x16(const lcm_linear_int8_args *);
 int32_t lcm_linear_int8__q4_k_x16(const lcm_linear_int8_args *);
 int32_t lcm_linear_int8__q5_k_x16(const lcm_linear_int8_args *);
 int32_t lcm_linear_int8__q6_k_x16(const lcm_linear_int8_args *);
+int32_t lcm_linear_int8__iq4_xs_x16(const lcm_linear_int8_args *);
 
 /* x @ y for every pair in the batch. */
 typedef struct {

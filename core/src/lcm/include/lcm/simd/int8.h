@@ -20,27 +20,37 @@ typedef struct {
   int64_t own_bytes, strip_bytes;
 } int8_work_t;
 
-/* The same for each format that has strips, with the format known to the compiler. */
-#define WITH_FORMAT(format, use) \
-  switch (format) {              \
-    case Q8_0: use(Q8_0); break; \
-    case Q4_0: use(Q4_0); break; \
-    case Q4_1: use(Q4_1); break; \
-    case Q5_0: use(Q5_0); break; \
-    case Q5_1: use(Q5_1); break; \
-    case Q4_K: use(Q4_K); break; \
-    case Q5_K: use(Q5_K); break; \
-    case Q6_K: use(Q6_K); break; \
-    default: break;              \
+/* The same for each format in blocks, with the format known to the compiler. */
+#define WITH_FORMAT(format, use)     \
+  switch (format) {                  \
+    case Q8_0: use(Q8_0); break;     \
+    case Q4_0: use(Q4_0); break;     \
+    case Q4_1: use(Q4_1); break;     \
+    case Q5_0: use(Q5_0); break;     \
+    case Q5_1: use(Q5_1); break;     \
+    case IQ4_NL: use(IQ4_NL); break; \
+    case MXFP4: use(MXFP4); break;   \
+    case Q2_K: use(Q2_K); break;     \
+    case Q3_K: use(Q3_K); break;     \
+    case Q4_K: use(Q4_K); break;     \
+    case Q5_K: use(Q5_K); break;     \
+    case Q6_K: use(Q6_K); break;     \
+    case IQ4_XS: use(IQ4_XS); break; \
+    default: break;                  \
   }
 
-static void one_row(const int8_work_t *w, const place_t *p, int64_t count, vf *total) {
-#define USE(format)                                                                                          \
-  if (p->line)                                                                                               \
-    for (int64_t i = 0; i < count; i++) int8_row(&w->x, format, true, 1, p + i, total + i);                  \
-  else if (count == STREAMS) int8_row(&w->x, format, false, STREAMS, p, total);                              \
-  else                                                                                                       \
-    for (int64_t i = 0; i < count; i++) int8_row(&w->x, format, false, 1, p + i, total + i)
+/* Interleaved blocks of 32 are met in several streams, so that there is enough to do at a time; of a block of 256
+   the strips are, and memory that is read from its beginning to its end is the fastest. */
+INLINE void one_row(const int8_work_t *w, const format_t format, const bool stored, const place_t *p, int64_t count,
+                    vf *total) {
+  if (!stored && numbers_of(format) == STRIP && count == STREAMS)
+    int8_row(&w->x, format, stored, STREAMS, p, total);
+  else
+    for (int64_t i = 0; i < count; i++) int8_row(&w->x, format, stored, 1, p + i, total + i);
+}
+
+static void one_row_any(const int8_work_t *w, const place_t *p, int64_t count, vf *total) {
+#define USE(format) p->line ? one_row(w, format, true, p, count, total) : one_row(w, format, false, p, count, total)
   WITH_FORMAT(w->format, USE)
 #undef USE
 }
@@ -135,7 +145,7 @@ static void int8_piece(const void *work, int64_t piece, int worker) {
       place_t places[STREAMS];
       vf total[STREAMS];
       for (int64_t i = 0; i < u.count; i++) places[i] = place_of(w, u.o + i * LANES, made_up);
-      one_row(w, places, u.count, total);
+      one_row_any(w, places, u.count, total);
       for (int64_t i = 0; i < u.count; i++) store(a, 0, u.o + i * LANES, &total[i], 1);
       continue;
     }
@@ -195,12 +205,12 @@ static int32_t linear_int8(const lcm_linear_int8_args *a, format_t format, bool 
   };
   const int64_t pieces = cut_int8(&w);
   w.own_bytes = round_up(w.together * w.strip_bytes + (a->outputs % LANES ? LANES * w.line : 0), 64);
-  const int64_t of_a_strip = STRIP + 2 * (int64_t)sizeof(float) + parts * (int64_t)sizeof(int32_t);
+  const int64_t of_a_strip = STRIP + (int64_t)sizeof(float) + parts * (int64_t)(sizeof(float) + sizeof(int32_t));
   w.own = scratch((size_t)(workers() * w.own_bytes + all * of_a_strip));
   if (!w.own) return LCM_NO_MEMORY;
   w.x.scale = (float *)(w.own + workers() * w.own_bytes);
   w.x.sum = w.x.scale + all;
-  w.x.start = (int32_t *)(w.x.sum + all);
+  w.x.start = (int32_t *)(w.x.sum + parts * all);
   w.x.whole = (int8_t *)(w.x.start + parts * all);
   const int32_t code = round_all(&w.x);
   return code ? code : in_parallel(pieces, int8_piece, &w);
@@ -226,6 +236,22 @@ EXPORT int32_t lcm_linear_int8__q5_1(const lcm_linear_int8_args *a) { return lin
 
 EXPORT int32_t lcm_linear_int8__q5_1_x16(const lcm_linear_int8_args *a) { return linear_int8(a, Q5_1, true); }
 
+EXPORT int32_t lcm_linear_int8__iq4_nl(const lcm_linear_int8_args *a) { return linear_int8(a, IQ4_NL, false); }
+
+EXPORT int32_t lcm_linear_int8__iq4_nl_x16(const lcm_linear_int8_args *a) { return linear_int8(a, IQ4_NL, true); }
+
+EXPORT int32_t lcm_linear_int8__mxfp4(const lcm_linear_int8_args *a) { return linear_int8(a, MXFP4, false); }
+
+EXPORT int32_t lcm_linear_int8__mxfp4_x16(const lcm_linear_int8_args *a) { return linear_int8(a, MXFP4, true); }
+
+EXPORT int32_t lcm_linear_int8__q2_k(const lcm_linear_int8_args *a) { return linear_int8(a, Q2_K, false); }
+
+EXPORT int32_t lcm_linear_int8__q2_k_x16(const lcm_linear_int8_args *a) { return linear_int8(a, Q2_K, true); }
+
+EXPORT int32_t lcm_linear_int8__q3_k(const lcm_linear_int8_args *a) { return linear_int8(a, Q3_K, false); }
+
+EXPORT int32_t lcm_linear_int8__q3_k_x16(const lcm_linear_int8_args *a) { return linear_int8(a, Q3_K, true); }
+
 EXPORT int32_t lcm_linear_int8__q4_k(const lcm_linear_int8_args *a) { return linear_int8(a, Q4_K, false); }
 
 EXPORT int32_t lcm_linear_int8__q4_k_x16(const lcm_linear_int8_args *a) { return linear_int8(a, Q4_K, true); }
@@ -237,5 +263,9 @@ EXPORT int32_t lcm_linear_int8__q5_k_x16(const lcm_linear_int8_args *a) { return
 EXPORT int32_t lcm_linear_int8__q6_k(const lcm_linear_int8_args *a) { return linear_int8(a, Q6_K, false); }
 
 EXPORT int32_t lcm_linear_int8__q6_k_x16(const lcm_linear_int8_args *a) { return linear_int8(a, Q6_K, true); }
+
+EXPORT int32_t lcm_linear_int8__iq4_xs(const lcm_linear_int8_args *a) { return linear_int8(a, IQ4_XS, false); }
+
+EXPORT int32_t lcm_linear_int8__iq4_xs_x16(const lcm_linear_int8_args *a) { return linear_int8(a, IQ4_XS, true); }
 
 #endif

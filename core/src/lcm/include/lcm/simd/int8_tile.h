@@ -22,7 +22,7 @@ INLINE vb four_bytes(const int8_t *p) {
 INLINE vi add_products(const format_t format, vi sum, const vb *w, const int8_t *x, const int count) {
 #pragma GCC unroll 8
   for (int j = 0; j < count; j++)
-    sum = (format == Q8_0 ? vi_dot : vi_dot_small)(sum, w[j], four_bytes(x + 4 * j));
+    sum = (has_sign(format) ? vi_dot : vi_dot_small)(sum, w[j], four_bytes(x + 4 * j));
   return sum;
 }
 
@@ -30,11 +30,12 @@ INLINE vi add_products(const format_t format, vi sum, const vb *w, const int8_t 
    met it. */
 INLINE vf add_scaled(const rounded_t *x, const format_t format, const strip_t *s, vf total, int64_t r, int64_t n,
                      const vi first, const vi second) {
-  const int64_t at = n * x->line + r;
-  const float scale = x->scale[at];
-  if (parts_of(format) == 2) return total + (numbers(first) * s->scale[0] + numbers(second) * s->scale[1]) * scale;
-  total += numbers(first) * (s->scale[0] * scale);
-  return has_minimum(format) ? total - s->minimum * x->sum[at] : total;
+  const int parts = parts_of(format);
+  const float scale = x->scale[n * x->line + r];
+  if (parts == 2) total += (numbers(first) * s->scale[0] + numbers(second) * s->scale[1]) * scale;
+  else total += numbers(first) * (s->scale[0] * scale);
+  for (int i = 0; has_minimum(format) && i < parts; i++) total -= s->minimum[i] * x->sum[(n * parts + i) * x->line + r];
+  return total;
 }
 
 /* What the strip adds to the total of row r, whose strip n meets it. */
@@ -61,24 +62,20 @@ INLINE void fetch(const uint8_t *p, int64_t size) {
   for (int64_t i = 0; i < size; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
-typedef struct {
-  const uint8_t *at;
-  head_t head;
-} blocks_t;
-
 /* Blocks number b of these rows. */
 INLINE blocks_t blocks_at(const format_t format, const bool stored, const place_t *p, int64_t b) {
-  blocks_t block = {.at = p->at + b * size_of(format) * (stored ? 1 : ROWS)};
-  if (stored) {
-    fetch(p->at + LANES * (p->line + b * size_of(format)), LANES * size_of(format)); /* the next rows' */
-    block.head = head_of_rows(format, block.at, p->line);
-  }
-  return block;
+  const uint8_t *at = p->at + b * size_of(format) * (stored ? 1 : ROWS);
+  if (stored) fetch(p->at + LANES * (p->line + b * size_of(format)), LANES * size_of(format)); /* the next rows' */
+  return blocks_of(format, stored, at, p->line, p->row);
 }
 
-INLINE strip_t strip_of(const format_t format, const bool stored, const place_t *p, const blocks_t *block, int n) {
-  return stored ? strip_of_rows(format, block->at, p->line, n, &block->head)
-                : strip(format, block->at, n, p->row);
+enum { FETCH = 2048 /* bytes ahead: 512 to 2,048 were good, 4,096 were not */ };
+
+/* Strip n of these blocks; what will be read FETCH bytes later is fetched meanwhile, a share with each strip. */
+INLINE void strip_at(strip_t *s, const format_t format, const bool stored, const blocks_t *b, int n) {
+  const int64_t share = ROWS * size_of(format) * STRIP / numbers_of(format);
+  for (int64_t i = 0; !stored && i < share; i += 64) __builtin_prefetch(b->at + n * share + i + FETCH);
+  strip_of(s, format, stored, b, n);
 }
 
 /* LANES outputs for each of so many places, which are streams of memory of their own, of the only row of x. */
@@ -88,15 +85,16 @@ INLINE void int8_row(const rounded_t *x, const format_t format, const bool store
   vf sum[STREAMS];
   for (int i = 0; i < count; i++) sum[i] = vf_all(0);
   for (int64_t b = 0; b < places->blocks; b++) {
-    blocks_t block[STREAMS];
-    for (int i = 0; i < count; i++) block[i] = blocks_at(format, stored, &places[i], b);
 #pragma GCC unroll 8
-    for (int n = 0; n < strips; n++)
+    for (int i = 0; i < count; i++) {
+      const blocks_t block = blocks_at(format, stored, &places[i], b);
 #pragma GCC unroll 8
-      for (int i = 0; i < count; i++) {
-        const strip_t s = strip_of(format, stored, &places[i], &block[i], n);
+      for (int n = 0; n < strips; n++) {
+        strip_t s;
+        strip_at(&s, format, stored, &block, n);
         sum[i] = add_strip(x, format, &s, sum[i], 0, b * strips + n);
       }
+    }
   }
   for (int i = 0; i < count; i++) total[i] = sum[i];
 }
@@ -104,13 +102,14 @@ INLINE void int8_row(const rounded_t *x, const format_t format, const bool store
 /* The strips of these rows, for int8_rows; in tiles' way if `tiles`, whose products take no bias. */
 INLINE void unpack(strip_t *to, const format_t format, const bool stored, const bool tiles, const place_t *p) {
   const int strips = (int)(numbers_of(format) / STRIP);
-  const int8_t bias = (int8_t)(tiles && format != Q8_0 ? bias_of(format) : 0);
+  const int8_t bias = (int8_t)(tiles && !has_sign(format) ? bias_of(format) : 0);
   for (int64_t b = 0; b < p->blocks; b++) {
     const blocks_t block = blocks_at(format, stored, p, b);
     for (int n = 0; n < strips; n++) {
-      *to = strip_of(format, stored, p, &block, n);
-      for (int j = 0; j < STRIP / 4; j++) to->w[j] -= bias;
-      to++;
+      strip_t s;
+      strip_at(&s, format, stored, &block, n);
+      for (int j = 0; j < STRIP / 4; j++) s.w[j] -= bias;
+      *to++ = s;
     }
   }
 }

@@ -17,6 +17,7 @@
 #include <lcm/simd/blocks.h>      /* block formats: a few numbers that share their scales */
 #include <lcm/simd/formats.h>     /* numbers of any format, from where they lie */
 #include <lcm/simd/encode.h>      /* f16 and q8_0, written */
+#include <lcm/simd/fields.h>      /* the fields of many rows of blocks, as stored or interleaved */
 #include <lcm/simd/strips.h>      /* 32 numbers of many rows of blocks, as small whole numbers */
 #include <lcm/simd/panel.h>       /* the panels that a tile reads, packed from a matrix of any format */
 #include <lcm/simd/gemm.h>        /* the matrix product: in blocks for the caches, in pieces for the threads */

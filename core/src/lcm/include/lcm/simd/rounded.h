@@ -13,7 +13,7 @@ typedef struct {
   int parts;            /* of a strip that have scales of their own in the weights */
   int8_t *whole;        /* [rows, strips, 32]: x / scale */
   float *scale;         /* [strips, line] */
-  float *sum;           /* [strips, line]: of whole * scale */
+  float *sum;           /* [strips, parts, line]: of whole * scale */
   int32_t *start;       /* [strips, parts, line]: -bias times the sum of whole */
 } rounded_t;
 
@@ -40,8 +40,11 @@ static void round_strip(const rounded_t *w, int64_t r, int64_t n) {
   }
   w->scale[n * w->line + r] = scale;
   const int32_t sum[2] = {vi_sum(w->parts == 1 ? sums[0] + sums[1] : sums[0]), w->parts == 1 ? 0 : vi_sum(sums[1])};
-  w->sum[n * w->line + r] = scale * (float)(sum[0] + sum[1]);
-  for (int i = 0; i < w->parts; i++) w->start[(n * w->parts + i) * w->line + r] = -w->bias * sum[i];
+  for (int i = 0; i < w->parts; i++) {
+    const int64_t at = (n * w->parts + i) * w->line + r;
+    w->sum[at] = scale * (float)sum[i];
+    w->start[at] = -w->bias * sum[i];
+  }
 }
 
 enum { STRIPS_EACH = 1 << 9 /* in a piece */ };

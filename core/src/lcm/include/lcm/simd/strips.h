@@ -1,217 +1,220 @@
 /* Strips of weights: 32 numbers of LANES rows, 4 of each row in a vector, as small whole numbers with their
-   scales; from blocks as they are stored, row by row, or from interleaved ones. These are one block of each of
-   16 rows, the same bytes in another order: each field of a block is cut into units; the first unit of every row
-   comes first, then every row's second.
+   scales. What a block of a format consists of stands in blocks.h.
 
-   strip(format, …)                             of an interleaved block
-   head_of_rows(format, …), strip_of_rows(…)    of LANES rows as they are stored */
+   strip_<format>(s, stored, b, n)       strip n of these blocks; of those of 32 numbers, the only one
+   strip_of(s, format, stored, b, n)     the same of any format in blocks */
 #ifndef LCM_SIMD_STRIPS_H
 #define LCM_SIMD_STRIPS_H
 
-#include <lcm/simd/formats.h>
+#include <lcm/simd/fields.h>
 
-enum { ROWS = 16, STRIP = 32 };
+enum { STRIP = 32 };
 
 /* Numbers of LANES rows, 4 of each in a vector: w[j] has numbers 4 j … 4 j + 3. What they stand for is
-   (w - BIAS) scale - minimum, where scale[0] is of the first 16, and scale[1] of the others. */
+   (w - BIAS) scale - minimum. Where a strip has two parts, [0] is of its first 16 numbers, [1] of the others. */
 typedef struct {
   vb w[STRIP / 4];
-  vf scale[2], minimum;
+  vf scale[2], minimum[2];
 } strip_t;
 
+/* Of a strip, with a scale and a minimum for each. */
+INLINE int parts_of(const format_t format) { return format == Q2_K || format == Q3_K || format == Q6_K ? 2 : 1; }
+
+/* Whether numbers are below 0; else they are small, and count from -BIAS. */
+INLINE bool has_sign(const format_t format) { return format == Q8_0 || format == IQ4_NL || format == IQ4_XS; }
+
 INLINE int32_t bias_of(const format_t format) {
-  return format == Q8_0 ? DOT_BIAS : format == Q4_0 ? 8 : format == Q5_0 ? 16 : format == Q6_K ? 32 : 0;
-}
-
-/* Of a strip, with a scale for each. */
-INLINE int parts_of(const format_t format) { return format == Q6_K ? 2 : 1; }
-
-INLINE bool has_minimum(const format_t format) {
-  return format == Q4_1 || format == Q5_1 || format == Q4_K || format == Q5_K;
-}
-
-INLINE bool has_fifth_bits(const format_t format) { return format == Q5_0 || format == Q5_1; }
-
-INLINE vf halves(const uint8_t *p) { return vf_from_f16((const uint16_t *)p); }
-
-enum { FETCH = 2048 /* bytes ahead: 512 to 2,048 were good, 4,096 were not */ };
-
-/* Units of four bytes of LANES rows. */
-INLINE vi units(const uint8_t *p) {
-  vi x;
-  __builtin_prefetch(p + FETCH);
-  memcpy(&x, p, sizeof x);
-  return x;
-}
-
-/* The lower halves of the lanes are f16. */
-INLINE vf low_halves(vi x) {
-  uint16_t p[LANES];
-  vi_to_16(p, x);
-  return vf_from_f16(p);
-}
-
-INLINE vb low_bits(vi x, int shift, int32_t mask) { return (vb)((x >> shift) & vi_all(mask * 0x01010101)); }
-
-/* As scale_of and minimum_of, for LANES rows. */
-INLINE void scales_of_rows(const uint8_t *s, int n, vi *scale, vi *minimum) {
-  if (n < 4) {
-    *scale = vi_from_u8(s + n * ROWS) & 63;
-    *minimum = vi_from_u8(s + (n + 4) * ROWS) & 63;
-  } else {
-    const vi low = vi_from_u8(s + (n + 4) * ROWS);
-    *scale = (low & 15) | vi_from_u8(s + (n - 4) * ROWS) >> 6 << 4;
-    *minimum = low >> 4 | vi_from_u8(s + n * ROWS) >> 6 << 4;
+  switch (format) {
+    case Q8_0: case IQ4_NL: case IQ4_XS: return DOT_BIAS;
+    case Q3_K: return 4;
+    case Q4_0: return 8;
+    case MXFP4: return 12;
+    case Q5_0: return 16;
+    case Q6_K: return 32;
+    default: return 0;
   }
 }
 
-/* Bit i of the lanes is the highest of number i of the strip. */
-INLINE void add_fifth_bits(strip_t *s, vi bits) {
+/* Of each byte the bits from `from` on, of which `mask` remains, as bits `to` … */
+INLINE vb bits_at(vi x, int from, int32_t mask, const int to) {
+  return (vb)(((x >> from) & vi_all(mask * 0x01010101)) << to);
+}
+
+/* Numbers that lie as 4 bits in the 16 bytes at p: in the low halves, then in the high ones. */
+INLINE void set_nibbles(strip_t *s, const bool stored, const blocks_t *b, int p) {
+  vi x[4];
+  quads(x, stored, b, p);
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; j++) {
+    s->w[j] = bits_at(x[j], 0, 15, 0);
+    s->w[j + 4] = bits_at(x[j], 4, 15, 0);
+  }
+}
+
+/* The same, where they say which number of a table is meant. */
+INLINE void set_looked_up(strip_t *s, const bool stored, const blocks_t *b, int p, const int8_t table[16]) {
+  set_nibbles(s, stored, b, p);
+#pragma GCC unroll 8
+  for (int j = 0; j < 8; j++) s->w[j] = vb_look_up(table, s->w[j]);
+}
+
+/* Fifth bits, from the four bytes at p: bit i is the highest of number i. */
+INLINE void add_fifth_bits(strip_t *s, const bool stored, const blocks_t *b, int p) {
+  const vi bits = word_at(stored, b, p);
 #pragma GCC unroll 8
   for (int j = 0; j < 8; j++) s->w[j] |= (vb)(vi_spread_bits(bits >> (4 * j)) << 4);
 }
 
-/* Strip n of an interleaved block, for LANES rows from `row` on. */
-INLINE strip_t strip(const format_t format, const uint8_t *b, int n, int row) {
-  strip_t s = {0};
-  const uint8_t *b2 = b + 2 * row, *b4 = b + 4 * row; /* these rows in fields whose units are of 2 and 4 bytes */
-  if (format == Q8_0) {
-    s.scale[0] = halves(b2);
+/* The lowest bits of the numbers: those of the 32 bytes at p from bit `from` on, of which `mask` remains. */
+INLINE void set_bits(strip_t *s, const bool stored, const blocks_t *b, int p, int from, int32_t mask) {
 #pragma GCC unroll 8
-    for (int j = 0; j < 8; j++) s.w[j] = (vb)units(b4 + 2 * ROWS + j * 4 * ROWS);
-  } else if (format < IQ4_NL) {
-    const int bits = has_minimum(format) ? 4 : 2, q = has_fifth_bits(format) ? bits + 4 : bits;
-    s.scale[0] = halves(b2);
-    if (has_minimum(format)) s.minimum = -halves(b2 + 2 * ROWS);
-#pragma GCC unroll 8
-    for (int j = 0; j < 4; j++) {
-      const vi x = units(b4 + q * ROWS + j * 4 * ROWS);
-      s.w[j] = low_bits(x, 0, 15);
-      s.w[j + 4] = low_bits(x, 4, 15);
-    }
-    if (has_fifth_bits(format)) add_fifth_bits(&s, units(b4 + bits * ROWS));
-  } else if (format == Q4_K || format == Q5_K) {
-    const int q = format == Q4_K ? 16 : 48;
-    vi scale, minimum;
-    scales_of_rows(b + row + 4 * ROWS, n, &scale, &minimum);
-    s.scale[0] = halves(b2) * numbers(scale);
-    s.minimum = halves(b2 + 2 * ROWS) * numbers(minimum);
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j++) {
-      s.w[j] = low_bits(units(b4 + q * ROWS + (n / 2 * 8 + j) * 4 * ROWS), n % 2 * 4, 15);
-      if (format == Q5_K) s.w[j] |= low_bits(units(b4 + 16 * ROWS + j * 4 * ROWS), n, 1) << 4;
-    }
-  } else {
-    const int half_of_it = n / 4, quarter = n % 4;
-    for (int i = 0; i < 2; i++)
-      s.scale[i] = halves(b2) * numbers(vi_from_i8(b + row + (2 + 2 * n + i) * ROWS));
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j++) {
-      const vi low = units(b4 + 18 * ROWS + (16 * half_of_it + 8 * (quarter % 2) + j) * 4 * ROWS);
-      const vi high = units(b4 + 146 * ROWS + (8 * half_of_it + j) * 4 * ROWS);
-      s.w[j] = low_bits(low, quarter / 2 * 4, 15) | low_bits(high, 2 * quarter, 3) << 4;
-    }
+  for (int j = 0; j < 8; j += 4) {
+    vi x[4];
+    quads(x, stored, b, p + 4 * j);
+#pragma GCC unroll 4
+    for (int u = 0; u < 4; u++) s->w[j + u] = bits_at(x[u], from, mask, 0);
   }
-  return s;
 }
 
-/* Units u … u + 3 of four bytes, each of LANES rows that are `row` bytes apart. */
-INLINE void units_of_rows(const uint8_t *p, int64_t row, vi x[4]) {
-  for (int i = 0; i < 4; i++) x[i] = vi_gather_quads(p + i * row, 4 * row);
-  vi_transpose_quads(x);
-}
-
-/* The f16 that each row has there. */
-INLINE vf halves_of_rows(const uint8_t *p, int64_t row) {
-  uint16_t x[LANES];
-  for (int i = 0; i < LANES; i++) memcpy(&x[i], p + i * row, sizeof x[i]);
-  return vf_from_f16(x);
-}
-
-INLINE vi words_of_rows(const uint8_t *p, int64_t row) {
-  vi x;
-  for (int i = 0; i < LANES; i++) memcpy((char *)&x + 4 * i, p + i * row, 4);
-  return x;
-}
-
-/* What the strips of a block share: d, m, and scales of 6 or 8 bits. */
-typedef struct {
-  vf d, m;
-  vi scales[4];
-} head_t;
-
-/* Of the blocks as they are stored: that at b, and those of the next LANES - 1 rows, `row` bytes apart. */
-INLINE head_t head_of_rows(const format_t format, const uint8_t *b, int64_t row) {
-  head_t h = {0};
-  if (format == Q4_K || format == Q5_K) {
-    units_of_rows(b, row, h.scales); /* d and m, then 12 bytes of scales and minima */
-    h.d = low_halves(h.scales[0]);
-    h.m = low_halves(h.scales[0] >> 16);
-  } else if (format == Q6_K) {
-    units_of_rows(b + 192, row, h.scales);
-    h.d = halves_of_rows(b + 208, row);
-  } else {
-    h.d = halves_of_rows(b, row);
-    if (has_minimum(format)) h.m = -halves_of_rows(b + 2, row);
+/* In the same way their bits from `to` on, which are 0. */
+INLINE void add_bits(strip_t *s, const bool stored, const blocks_t *b, int p, int from, int32_t mask, const int to) {
+#pragma GCC unroll 8
+  for (int j = 0; j < 8; j += 4) {
+    vi x[4];
+    quads(x, stored, b, p + 4 * j);
+#pragma GCC unroll 4
+    for (int u = 0; u < 4; u++) s->w[j + u] |= bits_at(x[u], from, mask, to);
   }
-  return h;
 }
 
-/* Strip n of these blocks. */
-INLINE strip_t strip_of_rows(const format_t format, const uint8_t *b, int64_t row, int n, const head_t *h) {
-  strip_t s = {0};
-  vi x[4];
-  s.scale[0] = h->d;
-  if (format == Q8_0) {
+/* Blocks of 32. */
+
+INLINE void strip_q8_0(strip_t *s, const bool stored, const blocks_t *b) {
 #pragma GCC unroll 8
-    for (int j = 0; j < 8; j += 4) {
-      units_of_rows(b + 2 + 4 * j, row, x);
-#pragma GCC unroll 8
-      for (int u = 0; u < 4; u++) s.w[j + u] = (vb)x[u];
-    }
-  } else if (format < IQ4_NL) {
-    const int bits = has_minimum(format) ? 4 : 2, q = has_fifth_bits(format) ? bits + 4 : bits;
-    if (has_minimum(format)) s.minimum = h->m;
-    units_of_rows(b + q, row, x);
-#pragma GCC unroll 8
-    for (int j = 0; j < 4; j++) {
-      s.w[j] = low_bits(x[j], 0, 15);
-      s.w[j + 4] = low_bits(x[j], 4, 15);
-    }
-    if (has_fifth_bits(format)) add_fifth_bits(&s, words_of_rows(b + bits, row));
-  } else if (format == Q4_K || format == Q5_K) {
-    const int at = n % 4 * 8;
-    const vi first = h->scales[1] >> at, second = h->scales[2] >> at, third = h->scales[3] >> at;
-    const vi scale = n < 4 ? first & 63 : (third & 15) | (first >> 6 & 3) << 4;
-    const vi minimum = n < 4 ? second & 63 : (third >> 4 & 15) | (second >> 6 & 3) << 4;
-    s.scale[0] = h->d * numbers(scale);
-    s.minimum = h->m * numbers(minimum);
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j += 4) {
-      units_of_rows(b + (format == Q4_K ? 16 : 48) + n / 2 * 32 + 4 * j, row, x);
-#pragma GCC unroll 8
-      for (int u = 0; u < 4; u++) s.w[j + u] = low_bits(x[u], n % 2 * 4, 15);
-      if (format == Q4_K) continue;
-      units_of_rows(b + 16 + 4 * j, row, x);
-#pragma GCC unroll 8
-      for (int u = 0; u < 4; u++) s.w[j + u] |= low_bits(x[u], n, 1) << 4;
-    }
-  } else {
-    const int half_of_it = n / 4, quarter = n % 4;
-    const vi both = h->scales[n / 2] >> (n % 2 * 16);
-    s.scale[0] = h->d * numbers(both << 24 >> 24);
-    s.scale[1] = h->d * numbers(both << 16 >> 24);
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j += 4) {
-      units_of_rows(b + half_of_it * 64 + quarter % 2 * 32 + 4 * j, row, x);
-#pragma GCC unroll 8
-      for (int u = 0; u < 4; u++) s.w[j + u] = low_bits(x[u], quarter / 2 * 4, 15);
-      units_of_rows(b + 128 + half_of_it * 32 + 4 * j, row, x);
-#pragma GCC unroll 8
-      for (int u = 0; u < 4; u++) s.w[j + u] |= low_bits(x[u], 2 * quarter, 3) << 4;
-    }
+  for (int j = 0; j < 8; j += 4) {
+    vi x[4];
+    quads(x, stored, b, 2 + 4 * j);
+    memcpy(&s->w[j], x, sizeof x);
   }
-  return s;
+  s->scale[0] = b->d;
+}
+
+INLINE void strip_q4_0(strip_t *s, const bool stored, const blocks_t *b) {
+  set_nibbles(s, stored, b, 2);
+  s->scale[0] = b->d;
+}
+
+INLINE void strip_q4_1(strip_t *s, const bool stored, const blocks_t *b) {
+  set_nibbles(s, stored, b, 4);
+  s->scale[0] = b->d;
+  s->minimum[0] = -b->m;
+}
+
+INLINE void strip_q5_0(strip_t *s, const bool stored, const blocks_t *b) {
+  set_nibbles(s, stored, b, 6);
+  add_fifth_bits(s, stored, b, 2);
+  s->scale[0] = b->d;
+}
+
+INLINE void strip_q5_1(strip_t *s, const bool stored, const blocks_t *b) {
+  set_nibbles(s, stored, b, 8);
+  add_fifth_bits(s, stored, b, 4);
+  s->scale[0] = b->d;
+  s->minimum[0] = -b->m;
+}
+
+INLINE void strip_iq4_nl(strip_t *s, const bool stored, const blocks_t *b) {
+  set_looked_up(s, stored, b, 2, IQ4);
+  s->scale[0] = b->d;
+}
+
+/* FP4, counted from -12. */
+static const int8_t FP4_FROM_LEAST[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+
+INLINE void strip_mxfp4(strip_t *s, const bool stored, const blocks_t *b) {
+  set_looked_up(s, stored, b, 1, FP4_FROM_LEAST);
+  s->scale[0] = b->d;
+}
+
+/* Blocks of 256. */
+
+INLINE void strip_q2_k(strip_t *s, const bool stored, const blocks_t *b, int n) {
+  set_bits(s, stored, b, 16 + n / 4 * 32, n % 4 * 2, 3);
+  for (int i = 0; i < 2; i++) {
+    const vi both = scale_byte(Q2_K, stored, b, 2 * n + i);
+    s->scale[i] = b->d * numbers(both & 15);
+    s->minimum[i] = b->m * numbers(both >> 4);
+  }
+}
+
+/* Bytes 2 to 9 of those with scales have the lower four bits of two scales each, 10 to 13 the upper two of four. */
+INLINE void strip_q3_k(strip_t *s, const bool stored, const blocks_t *b, int n) {
+  set_bits(s, stored, b, 32 + n / 4 * 32, n % 4 * 2, 3);
+  add_bits(s, stored, b, 0, n, 1, 2);
+  for (int i = 0; i < 2; i++) {
+    const int k = 2 * n + i;
+    const vi low = scale_byte(Q3_K, stored, b, 2 + k % 8) >> (k / 8 * 4) & 15;
+    const vi high = scale_byte(Q3_K, stored, b, 10 + k % 4) >> (k / 4 * 2) & 3;
+    s->scale[i] = b->d * numbers((low | high << 4) - 32);
+  }
+}
+
+/* Scale and minimum of q4_k and q5_k: as scale_of and minimum_of. */
+INLINE void set_six_bits(strip_t *s, const bool stored, const blocks_t *b, int n) {
+  vi scale, minimum;
+  if (n < 4) {
+    scale = scale_byte(Q4_K, stored, b, 4 + n) & 63;
+    minimum = scale_byte(Q4_K, stored, b, 8 + n) & 63;
+  } else {
+    const vi low = scale_byte(Q4_K, stored, b, 8 + n);
+    scale = (low & 15) | scale_byte(Q4_K, stored, b, n) >> 6 << 4;
+    minimum = low >> 4 | scale_byte(Q4_K, stored, b, 4 + n) >> 6 << 4;
+  }
+  s->scale[0] = b->d * numbers(scale);
+  s->minimum[0] = b->m * numbers(minimum);
+}
+
+INLINE void strip_q4_k(strip_t *s, const bool stored, const blocks_t *b, int n) {
+  set_bits(s, stored, b, 16 + n / 2 * 32, n % 2 * 4, 15);
+  set_six_bits(s, stored, b, n);
+}
+
+INLINE void strip_q5_k(strip_t *s, const bool stored, const blocks_t *b, int n) {
+  set_bits(s, stored, b, 48 + n / 2 * 32, n % 2 * 4, 15);
+  add_bits(s, stored, b, 16, n, 1, 4);
+  set_six_bits(s, stored, b, n);
+}
+
+INLINE void strip_q6_k(strip_t *s, const bool stored, const blocks_t *b, int n) {
+  set_bits(s, stored, b, n / 4 * 64 + n % 2 * 32, n % 4 / 2 * 4, 15);
+  add_bits(s, stored, b, 128 + n / 4 * 32, n % 4 * 2, 3, 4);
+  for (int i = 0; i < 2; i++) s->scale[i] = b->d * numbers(signed_scale_byte(Q6_K, stored, b, 2 * n + i));
+}
+
+INLINE void strip_iq4_xs(strip_t *s, const bool stored, const blocks_t *b, int n) {
+  set_looked_up(s, stored, b, 8 + n * 16, IQ4);
+  const vi low = scale_byte(IQ4_XS, stored, b, 4 + n / 2) >> (n % 2 * 4) & 15;
+  const vi high = scale_byte(IQ4_XS, stored, b, 2 + n / 4) >> (n % 4 * 2) & 3;
+  s->scale[0] = b->d * numbers((low | high << 4) - 32);
+}
+
+INLINE void strip_of(strip_t *s, const format_t format, const bool stored, const blocks_t *b, int n) {
+  switch (format) {
+    case Q8_0: strip_q8_0(s, stored, b); break;
+    case Q4_0: strip_q4_0(s, stored, b); break;
+    case Q4_1: strip_q4_1(s, stored, b); break;
+    case Q5_0: strip_q5_0(s, stored, b); break;
+    case Q5_1: strip_q5_1(s, stored, b); break;
+    case IQ4_NL: strip_iq4_nl(s, stored, b); break;
+    case MXFP4: strip_mxfp4(s, stored, b); break;
+    case Q2_K: strip_q2_k(s, stored, b, n); break;
+    case Q3_K: strip_q3_k(s, stored, b, n); break;
+    case Q4_K: strip_q4_k(s, stored, b, n); break;
+    case Q5_K: strip_q5_k(s, stored, b, n); break;
+    case Q6_K: strip_q6_k(s, stored, b, n); break;
+    case IQ4_XS: strip_iq4_xs(s, stored, b, n); break;
+    default: break;
+  }
 }
 
 #endif

@@ -197,6 +197,14 @@ static APART vi vi_dot_small(vi sum, vb a, vb b) {
 }
 #endif
 
+/* Byte i is table[at[i]], where at[i] is 0 to 15. */
+#ifndef vb_look_up
+static APART vb vb_look_up(const int8_t table[16], vb at) {
+  for (int i = 0; i < 4 * LANES; i++) at[i] = table[at[i]];
+  return at;
+}
+#endif
+
 /* The lowest four bits of each lane, one in each of its bytes. */
 #ifndef vi_spread_bits
 static inline vi vi_spread_bits(vi x) { return ((x & 15) * 0x204081) & 0x01010101; }
