@@ -39,8 +39,6 @@ typedef struct {
     default: break;                  \
   }
 
-/* Interleaved blocks of 32 are met in several streams, so that there is enough to do at a time; of a block of 256
-   the strips are, and memory that is read from its beginning to its end is the fastest. */
 INLINE void one_row(const int8_work_t *w, const format_t format, const bool stored, const place_t *p, int64_t count,
                     vf *total) {
   if (!stored && numbers_of(format) == STRIP && count == STREAMS)
@@ -125,6 +123,20 @@ static place_t place_of(const int8_work_t *w, int64_t o, uint8_t *made_up) {
   return (place_t){made_up, blocks, w->line, 0};
 }
 
+/* All outputs of a piece for the only row of x, in streams that are far from each other: each is read from its
+   beginning to its end. */
+static void row_piece(const int8_work_t *w, int64_t begin, int64_t end, uint8_t *made_up) {
+  const int64_t apart = pieces_of(end - begin, w->together);
+  for (int64_t first = begin; first < begin + apart; first++) {
+    place_t places[STREAMS];
+    vf total[STREAMS];
+    int64_t count = 0;
+    for (int64_t at = first; at < end; at += apart) places[count++] = place_of(w, at * LANES, made_up);
+    one_row_any(w, places, count, total);
+    for (int64_t i = 0; i < count; i++) store(w->args, 0, (first + i * apart) * LANES, &total[i], 1);
+  }
+}
+
 static void int8_piece(const void *work, int64_t piece, int worker) {
   const int8_work_t *w = work;
   const lcm_linear_int8_args *a = w->args;
@@ -132,7 +144,11 @@ static void int8_piece(const void *work, int64_t piece, int worker) {
   const int64_t r = piece / pieces * w->rows_each, rows = least_of(r + w->rows_each, a->rows);
   const int64_t begin = piece % pieces * w->each, end = least_of(begin + w->each, outputs);
   strip_t *strips = (strip_t *)(w->own + worker * w->own_bytes);
-  uint8_t *made_up = (uint8_t *)strips + w->together * w->strip_bytes;
+  uint8_t *made_up = (uint8_t *)strips + (a->rows == 1 ? 0 : w->together * w->strip_bytes);
+  if (a->rows == 1) {
+    row_piece(w, begin, end, made_up);
+    return;
+  }
 #ifdef TILE_OF_ROWS
   if (w->tiles) tiles_begin(STRIP / 4 / parts_of(w->format));
 #endif
@@ -141,14 +157,6 @@ static void int8_piece(const void *work, int64_t piece, int worker) {
     const int64_t next = count * LANES * w->line;
     unpacked_t u = {strips, at * LANES, count, rows, (const uint8_t *)a->weight + (at + count) * LANES * w->line,
                     at + count < end ? round_up(pieces_of(next, tiles * count), 64) : 0};
-    if (a->rows == 1) {
-      place_t places[STREAMS];
-      vf total[STREAMS];
-      for (int64_t i = 0; i < u.count; i++) places[i] = place_of(w, u.o + i * LANES, made_up);
-      one_row_any(w, places, u.count, total);
-      for (int64_t i = 0; i < u.count; i++) store(a, 0, u.o + i * LANES, &total[i], 1);
-      continue;
-    }
     for (int64_t i = 0; i < u.count; i++) {
       const place_t p = place_of(w, u.o + i * LANES, made_up);
       unpack_any(strips + i * w->x.strips, w, &p);
@@ -179,6 +187,12 @@ static bool use_tiles(int64_t rows) {
 #endif
 }
 
+/* Interleaved blocks of 32 are met in several streams, so that there is enough to do at a time; of a block of 256
+   the strips are. */
+static int64_t streams_of(const int8_work_t *w) {
+  return w->interleaved && numbers_of(w->format) == STRIP ? STREAMS : 1;
+}
+
 /* How the outputs are cut in pieces, and the rows of x where there would be too few of them. */
 static int64_t cut_int8(int8_work_t *w) {
   const lcm_linear_int8_args *a = w->args;
@@ -187,7 +201,7 @@ static int64_t cut_int8(int8_work_t *w) {
   const int64_t bytes = LANES * w->line * most_of(1, a->rows / 2) + 1;
   const int64_t shares = (many ? INT8_PIECES : ROW_PIECES) * workers();
   w->strip_bytes = many ? w->x.strips * (int64_t)sizeof(strip_t) : 0;
-  w->together = many ? most_of(1, least_of(8, UNPACKED_BYTES / most_of(1, w->strip_bytes))) : STREAMS;
+  w->together = many ? most_of(1, least_of(8, UNPACKED_BYTES / most_of(1, w->strip_bytes))) : streams_of(w);
   w->each = round_up(most_of(pieces_of(LEAST_BYTES, bytes), pieces_of(outputs, shares)), w->together);
   w->rows_each = most_of(16, MOST_BYTES / most_of(1, a->inputs) / 16 * 16);
   const int64_t pieces = pieces_of(outputs, w->each), fewer = round_up(pieces_of(a->rows * pieces, wanted), 16);
@@ -197,10 +211,11 @@ static int64_t cut_int8(int8_work_t *w) {
 
 static int32_t linear_int8(const lcm_linear_int8_args *a, format_t format, bool interleaved) {
   const int parts = parts_of(format);
-  const int64_t strips = a->inputs / STRIP, line = a->rows == 1 ? 1 : round_up(a->rows, 16), all = line * strips;
+  const int64_t strips = a->inputs / STRIP, group = a->rows == 1 ? 1 : GROUP, all = round_up(a->rows, group) * strips;
   int8_work_t w = {
     .args = a, .format = format, .interleaved = interleaved, .tiles = use_tiles(a->rows),
-    .x = {.x = a->x, .rows = a->rows, .strips = strips, .line = line, .bias = bias_of(format), .parts = parts},
+    .x = {.x = a->x, .rows = a->rows, .strips = strips, .all = all, .group = (int)group, .bias = bias_of(format),
+          .parts = parts},
     .line = a->inputs / numbers_of(format) * size_of(format),
   };
   const int64_t pieces = cut_int8(&w);

@@ -26,28 +26,29 @@ INLINE vi add_products(const format_t format, vi sum, const vb *w, const int8_t 
   return sum;
 }
 
-/* What the sums of products with both halves of a strip of weights add to the total of row r, whose strip n
-   met it. */
-INLINE vf add_scaled(const rounded_t *x, const format_t format, const strip_t *s, vf total, int64_t r, int64_t n,
+/* What the sums of products with both halves of a strip of weights add to the total of a row of x, whose numbers
+   for this strip are at `place`. */
+INLINE vf add_scaled(const rounded_t *x, const format_t format, const strip_t *s, vf total, int64_t place,
                      const vi first, const vi second) {
   const int parts = parts_of(format);
-  const float scale = x->scale[n * x->line + r];
+  const float scale = x->scale[place];
   if (parts == 2) total += (numbers(first) * s->scale[0] + numbers(second) * s->scale[1]) * scale;
   else total += numbers(first) * (s->scale[0] * scale);
-  for (int i = 0; has_minimum(format) && i < parts; i++) total -= s->minimum[i] * x->sum[(n * parts + i) * x->line + r];
+  for (int i = 0; has_minimum(format) && i < parts; i++) total -= s->minimum[i] * x->sum[i * x->all + place];
   return total;
 }
 
-/* What the strip adds to the total of row r, whose strip n meets it. */
-INLINE vf add_strip(const rounded_t *x, const format_t format, const strip_t *s, vf total, int64_t r, int64_t n) {
+/* What the strip adds to the total of row r, whose strip n meets it, with its numbers at `place`. */
+INLINE vf add_strip(const rounded_t *x, const format_t format, const strip_t *s, vf total, int64_t r, int64_t n,
+                    int64_t place) {
   const int parts = parts_of(format), count = STRIP / 4 / parts;
   const int8_t *whole = x->whole + (r * x->strips + n) * STRIP;
   vi sum[2];
   for (int i = 0; i < parts; i++) {
-    const vi start = bias_of(format) ? vi_all(x->start[(n * parts + i) * x->line + r]) : vi_all(0);
+    const vi start = bias_of(format) ? vi_all(x->start[i * x->all + place]) : vi_all(0);
     sum[i] = add_products(format, start, s->w + i * count, whole + i * STRIP / 2, count);
   }
-  return add_scaled(x, format, s, total, r, n, sum[0], sum[parts - 1]);
+  return add_scaled(x, format, s, total, place, sum[0], sum[parts - 1]);
 }
 
 /* The weights of LANES outputs: where they lie, from row `row` of an interleaved group on, or as they are stored. */
@@ -69,12 +70,12 @@ INLINE blocks_t blocks_at(const format_t format, const bool stored, const place_
   return blocks_of(format, stored, at, p->line, p->row);
 }
 
-enum { FETCH = 2048 /* bytes ahead: 512 to 2,048 were good, 4,096 were not */ };
+enum { FETCH = 2048 /* bytes ahead; half of it in each of several streams */ };
 
-/* Strip n of these blocks; what will be read FETCH bytes later is fetched meanwhile, a share with each strip. */
-INLINE void strip_at(strip_t *s, const format_t format, const bool stored, const blocks_t *b, int n) {
+/* Strip n of these blocks; what will be read so much later is fetched meanwhile, a share with each strip. */
+INLINE void strip_at(strip_t *s, const format_t format, const bool stored, const blocks_t *b, int n, const int ahead) {
   const int64_t share = ROWS * size_of(format) * STRIP / numbers_of(format);
-  for (int64_t i = 0; !stored && i < share; i += 64) __builtin_prefetch(b->at + n * share + i + FETCH);
+  for (int64_t i = 0; !stored && i < share; i += 64) __builtin_prefetch(b->at + n * share + i + ahead);
   strip_of(s, format, stored, b, n);
 }
 
@@ -91,8 +92,8 @@ INLINE void int8_row(const rounded_t *x, const format_t format, const bool store
 #pragma GCC unroll 8
       for (int n = 0; n < strips; n++) {
         strip_t s;
-        strip_at(&s, format, stored, &block, n);
-        sum[i] = add_strip(x, format, &s, sum[i], 0, b * strips + n);
+        strip_at(&s, format, stored, &block, n, count == 1 ? FETCH : FETCH / 2);
+        sum[i] = add_strip(x, format, &s, sum[i], 0, b * strips + n, b * strips + n);
       }
     }
   }
@@ -107,7 +108,7 @@ INLINE void unpack(strip_t *to, const format_t format, const bool stored, const 
     const blocks_t block = blocks_at(format, stored, p, b);
     for (int n = 0; n < strips; n++) {
       strip_t s;
-      strip_at(&s, format, stored, &block, n);
+      strip_at(&s, format, stored, &block, n, FETCH);
       for (int j = 0; j < STRIP / 4; j++) s.w[j] -= bias;
       *to++ = s;
     }
@@ -117,10 +118,12 @@ INLINE void unpack(strip_t *to, const format_t format, const bool stored, const 
 /* LANES outputs, o …, of a few rows of x from row r on. */
 INLINE void int8_rows(const rounded_t *x, const format_t format, const int rows, const strip_t *s, int64_t r,
                       vf total[TILE_INT8]) {
+  const int64_t place = strip_place(x, GROUP, r, 0);
   for (int i = 0; i < rows; i++) total[i] = vf_all(0);
   for (int64_t n = 0; n < x->strips; n++)
 #pragma GCC unroll 8
-    for (int i = 0; i < rows; i++) total[i] = add_strip(x, format, s + n, total[i], r + i, n);
+    for (int i = 0; i < rows; i++)
+      total[i] = add_strip(x, format, s + n, total[i], r + i, n, place + n * GROUP + i);
 }
 
 #ifdef TILE_OF_ROWS
@@ -135,7 +138,7 @@ INLINE void add_tiles(const rounded_t *x, const format_t format, const int strip
   for (int k = 0; k < strips; k++)
 #pragma GCC unroll 16
     for (int i = 0; i < TILE_OF_ROWS; i++)
-      total[i] = add_scaled(x, format, s + n + k, total[i], r + i, n + k, sum[k * parts][i],
+      total[i] = add_scaled(x, format, s + n + k, total[i], strip_place(x, GROUP, r, n + k) + i, sum[k * parts][i],
                             sum[k * parts + parts - 1][i]);
 }
 

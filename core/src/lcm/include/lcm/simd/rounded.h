@@ -8,14 +8,22 @@
 typedef struct {
   const float *x;
   int64_t rows, strips; /* strips of a row: its numbers / 32 */
-  int64_t line;         /* 1, or at least rows */
+  int64_t all;          /* strips of all rows, made up to whole groups */
+  int group;            /* rows whose numbers for a strip lie side by side: 1, or GROUP */
   int bias;             /* what the weights have too much */
   int parts;            /* of a strip that have scales of their own in the weights */
   int8_t *whole;        /* [rows, strips, 32]: x / scale */
-  float *scale;         /* [strips, line] */
-  float *sum;           /* [strips, parts, line]: of whole * scale */
-  int32_t *start;       /* [strips, parts, line]: -bias times the sum of whole */
+  float *scale;         /* [groups, strips, group] */
+  float *sum;           /* [parts, groups, strips, group]: of whole * scale */
+  int32_t *start;       /* [parts, groups, strips, group]: -bias times the sum of whole */
 } rounded_t;
+
+enum { GROUP = 16 };
+
+/* Where the numbers for strip n of row r are: what a tile of rows meets lies together, strip by strip. */
+INLINE int64_t strip_place(const rounded_t *x, const int group, int64_t r, int64_t n) {
+  return (r / group * x->strips + n) * group + r % group;
+}
 
 /* The whole numbers nearest to 32 numbers over their scale, which is their largest over 127: 0 if that is too
    small to be one; not a number if one of them is not. */
@@ -38,12 +46,12 @@ static void round_strip(const rounded_t *w, int64_t r, int64_t n) {
     vi_to_8(whole + i, __builtin_convertvector(nearest, vi));
     sums[i * 2 / STRIP] += vi_from_i8((const uint8_t *)whole + i);
   }
-  w->scale[n * w->line + r] = scale;
+  const int64_t place = w->group == 1 ? n : strip_place(w, GROUP, r, n);
+  w->scale[place] = scale;
   const int32_t sum[2] = {vi_sum(w->parts == 1 ? sums[0] + sums[1] : sums[0]), w->parts == 1 ? 0 : vi_sum(sums[1])};
   for (int i = 0; i < w->parts; i++) {
-    const int64_t at = (n * w->parts + i) * w->line + r;
-    w->sum[at] = scale * (float)sum[i];
-    w->start[at] = -w->bias * sum[i];
+    w->sum[i * w->all + place] = scale * (float)sum[i];
+    w->start[i * w->all + place] = -w->bias * sum[i];
   }
 }
 
