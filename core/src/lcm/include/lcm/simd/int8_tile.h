@@ -34,7 +34,8 @@ INLINE vf add_scaled(const rounded_t *x, const format_t format, const strip_t *s
   const float scale = x->scale[n * x->line + r];
   if (parts == 2) total += (numbers(first) * s->scale[0] + numbers(second) * s->scale[1]) * scale;
   else total += numbers(first) * (s->scale[0] * scale);
-  for (int i = 0; has_minimum(format) && i < parts; i++) total -= s->minimum[i] * x->sum[(n * parts + i) * x->line + r];
+  for (int i = 0; has_minimum(format) && i < parts; i++)
+    total -= s->minimum[i] * x->sum[(n * parts + i) * x->line + r];
   return total;
 }
 
