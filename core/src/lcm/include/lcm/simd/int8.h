@@ -125,7 +125,7 @@ static place_t place_of(const int8_work_t *w, int64_t o, uint8_t *made_up) {
 
 /* All outputs of a piece for the only row of x, in streams that are far from each other: each is read from its
    beginning to its end. */
-static void row_piece(const int8_work_t *w, int64_t begin, int64_t end, uint8_t *made_up) {
+static void one_row_piece(const int8_work_t *w, int64_t begin, int64_t end, uint8_t *made_up) {
   const int64_t apart = pieces_of(end - begin, w->together);
   for (int64_t first = begin; first < begin + apart; first++) {
     place_t places[STREAMS];
@@ -146,7 +146,7 @@ static void int8_piece(const void *work, int64_t piece, int worker) {
   strip_t *strips = (strip_t *)(w->own + worker * w->own_bytes);
   uint8_t *made_up = (uint8_t *)strips + (a->rows == 1 ? 0 : w->together * w->strip_bytes);
   if (a->rows == 1) {
-    row_piece(w, begin, end, made_up);
+    one_row_piece(w, begin, end, made_up);
     return;
   }
 #ifdef TILE_OF_ROWS
