@@ -7,6 +7,8 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from lcm.errors import FileError
 from lcm.files.gguf import GgufFile
 from lcm.files.refusal import brief
 from lcm.files.sharded import ShardedWeights
+from lcm.models.config import COUNTS
 from lcm.models.scaling import Llama3, Scaling
 
 File = GgufFile | ShardedWeights
@@ -34,7 +37,8 @@ KEYS = {
     "rope.freq_base": "rope_theta",
 }
 REQUIRED = ("context_length", "embedding_length", "block_count", "attention.head_count")
-# Tensors' names without their ending (.weight, .bias); {} is the number of the layer.
+# Tensors' names without their ending (.weight, .bias); {} is the number of the layer. A second one is that of
+# an expert: those of a layer lie in one tensor, one behind the other.
 NAMES = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
@@ -51,6 +55,9 @@ NAMES = {
 }
 
 
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
 @dataclass(frozen=True)
 class Dialect:
     """How GGUF files say what a `model_type`'s checkpoint says."""
@@ -64,22 +71,27 @@ class Dialect:
     ones: bool = False  # norms' weights are stored with 1 added
 
     def ours(self, name: str) -> str:
-        """A checkpoint's name for this tensor; the same name if it has none."""
+        """A checkpoint's name for this tensor, with {} for an expert's number; the same if it has none."""
         stem, dot, ending = name.rpartition(".")
         number = re.fullmatch(r"blk\.(\d+)\.(.+)", stem)
         found = self.names.get("blk.{}." + number[2] if number else stem)
         if found is None:
             return name
-        return (found.format(number[1]) if number else found) + dot + ending
+        return (found.replace("{}", number[1], 1) if number else found) + dot + ending
 
+    def is_stack(self, name: str) -> bool:
+        """Whether this tensor is one of each expert, one behind the other."""
+        return self.ours(name) != name and "{}" in self.ours(name)
 
     def theirs(self, name: str) -> str:
-        """A GGUF file's name for this parameter of a checkpoint."""
+        """A GGUF file's name for this parameter of a checkpoint, or for all experts' together."""
         stem, dot, ending = name.rpartition(".")
-        number = re.search(r"\.(\d+)\.", stem)
-        general = stem.replace(number[0], ".{}.", 1) if number else stem
-        found = next(theirs for theirs, ours in self.names.items() if ours == general)
-        return (found.format(number[1]) if number else found) + dot + ending
+        general, numbers = NUMBER.sub("{}", stem), NUMBER.findall(stem)
+        return self._by_ours[general].format(*numbers) + dot + ending
+
+    @cached_property
+    def _by_ours(self) -> dict[str, str]:
+        return {ours: theirs for theirs, ours in self.names.items()}
 
     def heads(self, values: Mapping[str, Any]) -> dict[str, int]:
         """How many heads each of the projections has whose numbers lie in pairs."""
@@ -110,6 +122,13 @@ NORMED = {
     "blk.{}.attn_k_norm": "model.layers.{}.self_attn.k_norm",
 }
 
+
+
+def _all_experts(values: dict[str, Any]) -> dict[str, Any]:
+    """What all such files are taken to mean: experts in every layer, and shares that add up to 1."""
+    return {"norm_topk_prob": True}
+
+
 # By `general.architecture`.
 DIALECTS = {
     "llama": Dialect(
@@ -118,6 +137,19 @@ DIALECTS = {
     ),
     "qwen2": Dialect("qwen2"),
     "qwen3": Dialect("qwen3", names=NAMES | NORMED),
+    "qwen3moe": Dialect(
+        "qwen3_moe", implied=_all_experts,
+        keys=KEYS | {
+            "expert_count": "num_experts", "expert_used_count": "num_experts_per_tok",
+            "expert_feed_forward_length": "moe_intermediate_size",
+        },
+        names=NAMES | NORMED | {
+            "blk.{}.ffn_gate_inp": "model.layers.{}.mlp.gate",
+            "blk.{}.ffn_gate_exps": "model.layers.{}.mlp.experts.{}.gate_proj",
+            "blk.{}.ffn_up_exps": "model.layers.{}.mlp.experts.{}.up_proj",
+            "blk.{}.ffn_down_exps": "model.layers.{}.mlp.experts.{}.down_proj",
+        },
+    ),
     "gemma2": Dialect(
         "gemma2", names=GEMMA, ones=True, implied=_gemma_scale(46),
         keys=KEYS | {
@@ -289,15 +321,17 @@ class GgufWeights(Mapping[str, np.ndarray]):
         dialect = DIALECTS[_architecture(file.metadata, str(file.path))]
         self.path, self.metadata = file.path, file.metadata
         self._file, self._to_file = file, to_file
-        self._names = {dialect.ours(name): name for name in file if name != DIVISORS}
+        self._places = {
+            ours: place for name in file if name != DIVISORS for ours, place in _places(dialect, file, name)
+        }
         self._heads = dialect.heads(values)
-        self._ones = {ours for ours in self._names if dialect.ones and is_norm(ours)}
-        stored = {ours: file.formats[name] for ours, name in self._names.items()}
+        self._ones = {ours for ours in self._places if dialect.ones and is_norm(ours)}
+        stored = {ours: file.formats[name] for ours, (name, _) in self._places.items()}
         self.formats = stored | dict.fromkeys(self._ones, "f32")
 
     def __getitem__(self, name: str) -> np.ndarray:
-        theirs = self._names[name]
-        array = self._to_file(name, self._file[theirs])
+        theirs, place = self._places[name]
+        array = self._to_file(name, self._file[theirs][place])
         if name in self._ones:
             return formats.decode(array, self._file.formats[theirs]) - np.float32(1)
         heads = self._heads.get(name.rpartition(".")[0].rpartition(".")[2])
@@ -305,13 +339,29 @@ class GgufWeights(Mapping[str, np.ndarray]):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """As a checkpoint has it, in numbers."""
-        return self._to_file(name, np.broadcast_to(np.int8(0), self._file.shape(self._names[name]))).shape
+        theirs, place = self._places[name]
+        numbers = np.broadcast_to(np.int8(0), self._file.shape(theirs))[place]
+        return self._to_file(name, numbers).shape
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._places)
+
+
+Place = int | EllipsisType
+
+
+def _places(dialect: Dialect, file: File, name: str) -> Iterator[tuple[str, tuple[str, Place]]]:
+    """A checkpoint's tensors that this one of the file is, and where in it: all of it, or one expert's."""
+    ours, shape = dialect.ours(name), file.shape(name)
+    if not dialect.is_stack(name):
+        yield ours, (name, ...)
+        return
+    if not 0 < (shape or (0,))[0] < COUNTS["num_experts"]:
+        raise FileError(f"{file.path}: {brief(name)} is {shape}, no stack of experts; get the model again")
+    yield from ((ours.format(i), (name, i)) for i in range(shape[0]))
 
 
 def is_norm(name: str) -> bool:

@@ -130,7 +130,8 @@ def configure(values: dict[str, Any]) -> Config:
             f"config.json: qwen3_moe's num_experts_per_tok={c.num_experts_per_tok} is more than "
             f"num_experts={c.num_experts}"
         )
-    return replace(c, head_dim=c.head_width)  # transformers takes null for a width
+    # transformers takes null for a width, and writes none of these layers as [].
+    return replace(c, head_dim=c.head_width, mlp_only_layers=c.mlp_only_layers or None)
 
 
 MODEL = Qwen3Moe
