@@ -7,17 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from lcm import ops
 from lcm.errors import FileError
-from lcm.memory import Arena, without_hold
 from lcm.models import blocks
 from lcm.models.blocks import IGNORED, file_names, from_file, to_file
 from lcm.models.config import from_zero, refuse_unless
+from lcm.models.experts import largest, mixed
 from lcm.nn import Linear, Module, RMSNorm
-from lcm.program import Program, record
-from lcm.recording import empty, no_grad, recording, run, state
 from lcm.tensor import Tensor
 
 __all__ = ["IGNORED", "MODEL", "configure", "file_names", "from_file", "to_file"]
@@ -71,75 +67,11 @@ class Experts(Module):
 
     def __call__(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])                                            # (N, D)
-        shares = self._largest(ops.softmax(self.gate(flat)))                         # (N, E)
+        shares = ops.softmax(self.gate(flat))                                        # (N, E)
+        shares = largest(shares, self._chosen).where(shares, 0.0)
         if self._normed:
             shares = shares / shares.sum()
-        tracked = state.grad_enabled and shares.requires_grad
-        y = self._mixed_by_all(flat, shares) if tracked else self._mixed(flat, shares)
-        return y.reshape(*x.shape)                                                   # (B, T, D)
-
-    def _largest(self, shares: Tensor) -> Tensor:
-        """The largest of each row, so many as experts are chosen, the first of equal ones; 0 elsewhere."""
-        chosen = empty(shares.shape, np.bool_)
-        run(partial(_choose, *map(without_hold, (chosen, shares.data)), self._chosen))
-        return Tensor(chosen).where(shares, 0.0)
-
-    def _mixed_by_all(self, x: Tensor, shares: Tensor) -> Tensor:
-        """Every expert for every token, so that the same calls are right for any choice."""
-        parts = (e(x) * shares.slice(1, i, i + 1) for i, e in enumerate(self.experts))
-        return sum(parts, start=x * 0)
-
-    def _mixed(self, x: Tensor, shares: Tensor) -> Tensor:
-        """The same by one step, which asks each expert for its tokens only; it has no gradient."""
-        y = empty(x.shape, np.float32)
-        arrays = map(without_hold, (y, x.data, shares.data))
-        one = state.recording is not None and len(x) == 1
-        run(_OneToken(self.experts, *arrays) if one else partial(self._mix, *arrays))
-        return Tensor(y)
-
-    def _mix(self, y: np.ndarray, x: np.ndarray, shares: np.ndarray) -> None:
-        y[...] = 0
-        with recording(None), no_grad():
-            for i in np.flatnonzero(shares.any(0)):
-                rows = np.flatnonzero(shares[:, i])
-                y[rows] += self.experts[i](Tensor(x[rows])).data * shares[rows, i, None]
-
-
-class _OneToken:
-    """The same step for one token, again and again: each expert is a program, recorded when first chosen.
-
-    Else 0.15 ms go into Python for each expert of each layer: of 8 in 48 layers, 60 ms for a token.
-    """
-
-    def __init__(
-        self, experts: list[blocks.GatedMLP], y: np.ndarray, x: np.ndarray, shares: np.ndarray
-    ) -> None:
-        self._experts, self._arrays = experts, (y, x, shares)
-        self._programs: dict[int, Program[None]] = {}
-        self._arena = Arena()  # of all, since they run one at a time
-
-    def __call__(self) -> None:
-        y, _, shares = self._arrays
-        y[...] = 0
-        for i in np.flatnonzero(shares).tolist():
-            if i in self._programs:
-                self._programs[i]()
-            else:
-                self._programs[i] = record(partial(self._ask, i), arena=self._arena)
-
-    def _ask(self, i: int) -> None:
-        y, x, shares = self._arrays
-        part = self._experts[i](Tensor(x)).data
-        run(partial(_add, y, without_hold(part), shares[:, i : i + 1]))
-
-
-def _choose(chosen: np.ndarray, shares: np.ndarray, count: int) -> None:
-    chosen[...] = False
-    np.put_along_axis(chosen, np.argsort(-shares, kind="stable")[:, :count], True, axis=1)
-
-
-def _add(y: np.ndarray, part: np.ndarray, share: np.ndarray) -> None:
-    y += part * share
+        return mixed(self.experts, flat, shares).reshape(*x.shape)                   # (B, T, D)
 
 
 class Qwen3Moe(blocks.Causal):
