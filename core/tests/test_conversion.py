@@ -12,7 +12,8 @@ from lcm.errors import FileError, LcmWarning, UsageError
 from lcm.files.gguf import open_gguf
 from lcm.files.gguf_writing import save_gguf
 from lcm.models.conversion import to_folder, to_gguf
-from lcm.models.gguf import DIALECTS, halves, pairs
+from lcm.models.dialects import DIALECTS
+from lcm.models.gguf import halves, pairs
 from lcm.models.recipes import RECIPES, format_for
 from lcm.recording import no_grad
 from lcm.tensor import Tensor
@@ -30,6 +31,14 @@ CONFIGS = {
     "qwen3_moe": SIZES | {
         "model_type": "qwen3_moe", "head_dim": 32, "num_experts": 5, "num_experts_per_tok": 2,
         "moe_intermediate_size": 32, "norm_topk_prob": True, "mlp_only_layers": [],
+    },
+    "gpt_oss": SIZES | {
+        "model_type": "gpt_oss", "head_dim": 32, "num_local_experts": 5, "num_experts_per_tok": 2,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "gpt_oss, no biases, plain positions": SIZES | {
+        "model_type": "gpt_oss", "head_dim": 32, "num_local_experts": 5, "num_experts_per_tok": 2,
+        "attention_bias": False, "rope_scaling": {"rope_type": "default"},
     },
     "llama, tied, with biases": SIZES | {
         "model_type": "llama", "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True,
@@ -194,16 +203,22 @@ def test_converted_to_the_formats_that_it_has_a_file_stays_as_it_is(tmp_path, to
         assert once[name].tobytes() == twice[name].tobytes()
 
 
-def test_the_experts_of_a_layer_lie_in_one_tensor_by_the_names_of_gguf_py(tmp_path, tokenizer):
-    folder = made(CONFIGS["qwen3_moe"], tmp_path / "folder", tokenizer)
+@pytest.mark.parametrize(
+    ("model_type", "architecture", "width"),
+    [("qwen3_moe", gguf.MODEL_ARCH.QWEN3MOE, 32), ("gpt_oss", gguf.MODEL_ARCH.GPT_OSS, 96)],
+)
+def test_the_experts_of_a_layer_lie_in_one_tensor_by_the_names_of_gguf_py(
+    model_type, architecture, width, tmp_path, tokenizer
+):
+    folder = made(CONFIGS[model_type], tmp_path / "folder", tokenizer)
     to_gguf(folder, tmp_path / "model.gguf", "f32")
-    architecture = gguf.MODEL_ARCH.QWEN3MOE
     known = [gguf.TENSOR_NAMES[kind] for kind in gguf.MODEL_TENSORS[architecture]]
     file, name = open_gguf(tmp_path / "model.gguf"), gguf.MODEL_ARCH_NAMES[architecture]
-    assert {n.removesuffix(".weight") for n in file} == {n.format(bid=i) for n in known for i in (0, 1)}
+    stems = {n.removesuffix(".weight") for n in file if not n.endswith(".bias")}
+    assert stems == {n.format(bid=i) for n in known for i in (0, 1)}
     keys = (gguf.Keys.LLM.EXPERT_COUNT, gguf.Keys.LLM.EXPERT_USED_COUNT,
             gguf.Keys.LLM.EXPERT_FEED_FORWARD_LENGTH)  # fmt: skip
-    assert [file.metadata[key.format(arch=name)] for key in keys] == [5, 2, 32]
+    assert [file.metadata[key.format(arch=name)] for key in keys] == [5, 2, width]
     parameters = models.load(folder).parameters()
     down = [parameters[f"model.layers.1.mlp.experts.{i}.down_proj.weight"].data for i in range(5)]
     np.testing.assert_array_equal(file["blk.1.ffn_down_exps.weight"], down)

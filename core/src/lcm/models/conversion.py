@@ -12,16 +12,8 @@ from lcm import formats, models
 from lcm.errors import FileError, UsageError
 from lcm.files.gguf_writing import save_gguf
 from lcm.files.refusal import brief
-from lcm.models.gguf import (
-    DIALECTS,
-    DIVISORS,
-    SCALING,
-    Dialect,
-    divisors_of,
-    is_norm,
-    pairs,
-    read_config,
-)
+from lcm.models.dialects import DIALECTS, Dialect
+from lcm.models.gguf import DIVISORS, SCALING, divisors_of, is_norm, pairs, read_config
 from lcm.models.recipes import RECIPES, format_for
 from lcm.models.scaling import Llama3
 from lcm.nn import Model
@@ -36,7 +28,7 @@ QUANTIZATION_VERSION = 2
 TOKENS = "tokenizer.ggml.tokens"
 UNUSED = 5  # a type of tokens
 PADDING = {"tokenizer.ggml.token_type": UNUSED, "tokenizer.ggml.scores": -1000.0}
-SCALINGS = ("linear", "yarn")  # that a GGUF file can say
+SCALINGS = {"linear": "linear", "yarn": "yarn", "default": "none"}  # what a GGUF file calls them
 
 
 def to_gguf(
@@ -204,11 +196,12 @@ def _scaling(config: Any, name: str) -> dict[str, Any]:
     scaling = getattr(config, "rope_scaling", None)
     if scaling is None or isinstance(scaling, Llama3):  # which tensor DIVISORS says
         return {}
-    said = vars(scaling)
+    said: dict[str, Any] = dict(vars(scaling))
     kind = said.get("rope_type")
     if kind not in SCALINGS:
         raise FileError(f"rope_scaling of type {kind!r} cannot be said in a GGUF file here; "
                         f"only: {', '.join(SCALINGS)}")  # fmt: skip
+    said["rope_type"] = SCALINGS[kind]
     theirs = {ours: key for key, ours in SCALING.items()} | {"rope_type": "type"}
     prefix = f"{name}.rope.scaling."
     return {prefix + theirs.get(key, key): v for key, v in said.items() if v is not None}

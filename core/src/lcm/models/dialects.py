@@ -122,6 +122,12 @@ def _all_experts(values: dict[str, Any]) -> dict[str, Any]:
     return {"norm_topk_prob": True}
 
 
+def _as_gpt_oss(values: dict[str, Any]) -> dict[str, Any]:
+    """Where no file says it: the ramp between slow and fast pairs has no whole ends, and none is no YaRN."""
+    scaling = values.get("rope_scaling")
+    return {"rope_scaling": {"truncate": False} | scaling if scaling else {"rope_type": "default"}}
+
+
 # By `general.architecture`.
 DIALECTS = {
     "llama": Dialect(
@@ -138,6 +144,18 @@ DIALECTS = {
         },
         names=NAMES | NORMED | STACKS | {
             "blk.{}.ffn_gate_inp": "model.layers.{}.mlp.gate",
+        },
+    ),
+    "gpt-oss": Dialect(
+        "gpt_oss", implied=_as_gpt_oss, switches={"attention_bias": "blk.0.attn_q.bias"},
+        keys=KEYS | {
+            "expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok",
+            "expert_feed_forward_length": "intermediate_size",
+        },
+        names=NAMES | STACKS | {
+            "blk.{}.post_attention_norm": "model.layers.{}.post_attention_layernorm",
+            "blk.{}.attn_sinks": "model.layers.{}.self_attn.sinks",
+            "blk.{}.ffn_gate_inp": "model.layers.{}.mlp.router",
         },
     ),
     "gemma2": Dialect(
