@@ -51,6 +51,14 @@ def logits(model, text):
         return model(Tensor(np.array([text], np.int32))).numpy()[0]
 
 
+def test_a_file_that_does_not_say_how_yarn_ends_means_what_the_model_learned_with(file, tmp_path):
+    opened = open_gguf(file)
+    metadata = {key: value for key, value in opened.metadata.items() if "truncate" not in key}
+    assert len(metadata) == len(opened.metadata) - 1
+    save_gguf(tmp_path / "other.gguf", dict(opened), metadata=metadata, formats=opened.formats)
+    assert models.opened(tmp_path / "other.gguf")[0].config == models.opened(file)[0].config
+
+
 @pytest.mark.usefixtures("kit")
 def test_experts_in_mxfp4_are_used_where_the_file_is_mapped(file, monkeypatch):
     monkeypatch.setenv("LCM_ACTIVATIONS", "f32")

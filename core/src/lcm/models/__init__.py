@@ -34,8 +34,8 @@ Weights = TensorFile | ShardedWeights | gguf.GgufWeights
 ARCHITECTURES = {
     "gemma2": ("lcm.models.gemma2", "Gemma2ForCausalLM"),
     "gemma3_text": ("lcm.models.gemma3_text", "Gemma3ForCausalLM"),
-    "gpt_oss": ("lcm.models.gpt_oss", "GptOssForCausalLM"),
     "gpt2": ("lcm.models.gpt2", "GPT2LMHeadModel"),
+    "gpt_oss": ("lcm.models.gpt_oss", "GptOssForCausalLM"),
     "granite": ("lcm.models.granite", "GraniteForCausalLM"),
     "llama": ("lcm.models.llama", "LlamaForCausalLM"),
     "mistral": ("lcm.models.llama", "MistralForCausalLM"),

@@ -7,7 +7,7 @@ E experts   F hidden width   D model width
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -27,8 +27,6 @@ KINDS = {"": ("weight", 3), "_bias": ("bias", 2), "_blocks": ("weight", 4)}
 STACK = re.compile(r"(.*\.mlp\.experts)\.(gate_up_proj|down_proj)(|_bias|_blocks|_scales)")
 EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.(weight|bias)")
 SINKS = ".self_attn.sinks"
-
-Take = Callable[[np.ndarray], np.ndarray]
 
 
 class Parts(Mapping[str, np.ndarray]):

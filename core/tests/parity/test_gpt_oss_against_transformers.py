@@ -1,4 +1,4 @@
-"""gpt-oss's checkpoints in mxfp4: blocks and scales, which transformers and gguf-py decode on their own."""
+"""gpt-oss: checkpoints in mxfp4, which transformers and gguf-py decode, and a config without positions."""
 
 import json
 
@@ -14,6 +14,7 @@ import lcm
 from lcm import models
 from lcm.errors import FileError
 from lcm.files.safetensors import save_safetensors
+from lcm.models import gpt_oss
 from lcm.models.conversion import to_gguf
 from lcm.models.gpt_oss_files import packed
 from lcm.tensor import Tensor
@@ -85,6 +86,12 @@ def test_blocks_become_those_of_gguf():
     stored = packed(blocks[1], scales[1]).view(np.uint8).reshape(7, -1)
     found = gguf.quants.dequantize(stored, gguf.GGMLQuantizationType.MXFP4)
     np.testing.assert_array_equal(found, wanted[1].numpy().T)
+
+
+def test_a_config_json_that_says_nothing_of_positions_means_what_it_means_to_them():
+    ours, theirs = gpt_oss.configure({}), transformers.AutoConfig.for_model("gpt_oss").rope_parameters
+    found = vars(ours.rope_scaling) | {"rope_theta": ours.rope_theta}
+    assert theirs.items() <= found.items() and len(theirs) == 7
 
 
 @pytest.mark.parametrize(
