@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import gguf
 import numpy as np
 import pytest
 
@@ -11,7 +12,8 @@ from lcm.errors import FileError, LcmWarning, UsageError
 from lcm.files.gguf import open_gguf
 from lcm.files.gguf_writing import save_gguf
 from lcm.models.conversion import to_folder, to_gguf
-from lcm.models.gguf import DIALECTS, halves, pairs
+from lcm.models.dialects import DIALECTS
+from lcm.models.gguf import halves, pairs
 from lcm.models.recipes import RECIPES, format_for
 from lcm.recording import no_grad
 from lcm.tensor import Tensor
@@ -25,6 +27,18 @@ CONFIGS = {
     **{d.model_type: SIZES | {"model_type": d.model_type} for d in DIALECTS.values()},
     "gpt2": {
         "model_type": "gpt2", "vocab_size": 300, "n_positions": 32, "n_embd": 64, "n_layer": 2, "n_head": 4,
+    },
+    "qwen3_moe": SIZES | {
+        "model_type": "qwen3_moe", "head_dim": 32, "num_experts": 5, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32, "norm_topk_prob": True, "mlp_only_layers": [],
+    },
+    "gpt_oss": SIZES | {
+        "model_type": "gpt_oss", "head_dim": 32, "num_local_experts": 5, "num_experts_per_tok": 2,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "gpt_oss, no biases, plain positions": SIZES | {
+        "model_type": "gpt_oss", "head_dim": 32, "num_local_experts": 5, "num_experts_per_tok": 2,
+        "attention_bias": False, "rope_scaling": {"rope_type": "default"},
     },
     "llama, tied, with biases": SIZES | {
         "model_type": "llama", "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True,
@@ -112,13 +126,14 @@ def test_every_recipe_gives_the_model_that_its_formats_make_of_the_weights(
 
 
 @pytest.mark.usefixtures("kit")
+@pytest.mark.parametrize("name", ["llama", "qwen3_moe"])
 @pytest.mark.parametrize("recipe", ["q8_0", "q4_k_m", "f16"])
 def test_as_it_is_stored_the_model_computes_what_its_numbers_say(
-    recipe, tmp_path, tokenizer, monkeypatch
+    recipe, name, tmp_path, tokenizer, monkeypatch
 ):
     monkeypatch.setenv("LCM_ACTIVATIONS", "f32")
     folder = made(
-        CONFIGS["llama"] | {"hidden_size": 256, "intermediate_size": 256},
+        CONFIGS[name] | {"hidden_size": 256, "intermediate_size": 256},
         tmp_path / "folder",
         tokenizer,
     )
@@ -129,10 +144,11 @@ def test_as_it_is_stored_the_model_computes_what_its_numbers_say(
 
 
 @pytest.mark.usefixtures("kit")
+@pytest.mark.parametrize("name", ["llama", "qwen3_moe"])
 def test_rounding_what_meets_the_weights_changes_little_and_their_layout_nothing(
-    tmp_path, tokenizer, monkeypatch
+    name, tmp_path, tokenizer, monkeypatch
 ):
-    folder = made(CONFIGS["llama"] | {"hidden_size": 256}, tmp_path / "folder", tokenizer)
+    folder = made(CONFIGS[name] | {"hidden_size": 256}, tmp_path / "folder", tokenizer)
     to_gguf(folder, tmp_path / "model.gguf", "q8_0")
     exact = logits(models.load(tmp_path / "model.gguf"))
     found = {}
@@ -144,9 +160,10 @@ def test_rounding_what_meets_the_weights_changes_little_and_their_layout_nothing
 
 
 @pytest.mark.usefixtures("kit")
-def test_weights_stay_where_the_file_is_mapped(tmp_path, tokenizer, monkeypatch):
+@pytest.mark.parametrize("name", ["qwen2", "qwen3_moe"])
+def test_weights_stay_where_the_file_is_mapped(name, tmp_path, tokenizer, monkeypatch):
     monkeypatch.setenv("LCM_INTERLEAVE", "off")
-    folder = made(CONFIGS["qwen2"], tmp_path / "folder", tokenizer)
+    folder = made(CONFIGS[name], tmp_path / "folder", tokenizer)
     to_gguf(folder, tmp_path / "model.gguf", "q8_0")
     stored = models.load(tmp_path / "model.gguf", as_stored=True).parameters()
     assert not any(parameter.data.flags.owndata for parameter in stored.values())
@@ -186,6 +203,37 @@ def test_converted_to_the_formats_that_it_has_a_file_stays_as_it_is(tmp_path, to
         assert once[name].tobytes() == twice[name].tobytes()
 
 
+@pytest.mark.parametrize(
+    ("model_type", "architecture", "width"),
+    [("qwen3_moe", gguf.MODEL_ARCH.QWEN3MOE, 32), ("gpt_oss", gguf.MODEL_ARCH.GPT_OSS, 96)],
+)
+def test_the_experts_of_a_layer_lie_in_one_tensor_by_the_names_of_gguf_py(
+    model_type, architecture, width, tmp_path, tokenizer
+):
+    folder = made(CONFIGS[model_type], tmp_path / "folder", tokenizer)
+    to_gguf(folder, tmp_path / "model.gguf", "f32")
+    known = [gguf.TENSOR_NAMES[kind] for kind in gguf.MODEL_TENSORS[architecture]]
+    file, name = open_gguf(tmp_path / "model.gguf"), gguf.MODEL_ARCH_NAMES[architecture]
+    stems = {n.removesuffix(".weight") for n in file if not n.endswith(".bias")}
+    assert stems == {n.format(bid=i) for n in known for i in (0, 1)}
+    keys = (gguf.Keys.LLM.EXPERT_COUNT, gguf.Keys.LLM.EXPERT_USED_COUNT,
+            gguf.Keys.LLM.EXPERT_FEED_FORWARD_LENGTH)  # fmt: skip
+    assert [file.metadata[key.format(arch=name)] for key in keys] == [5, 2, width]
+    parameters = models.load(folder).parameters()
+    down = [parameters[f"model.layers.1.mlp.experts.{i}.down_proj.weight"].data for i in range(5)]
+    np.testing.assert_array_equal(file["blk.1.ffn_down_exps.weight"], down)
+
+
+@pytest.mark.parametrize("shape", [(), (0, 32, 64), (512, 32, 64), (4, 32, 64)])
+def test_a_stack_of_another_number_of_experts_is_refused(shape, tmp_path, tokenizer):
+    to_gguf(made(CONFIGS["qwen3_moe"], tmp_path / "folder", tokenizer), tmp_path / "model.gguf", "f32")
+    file = open_gguf(tmp_path / "model.gguf")
+    tensors = dict(file) | {"blk.0.ffn_up_exps.weight": np.zeros(shape, np.float32)}
+    save_gguf(tmp_path / "other.gguf", tensors, metadata=file.metadata)
+    with pytest.raises(FileError, match=r"no stack of experts|experts\.4\.up_proj.weight' is missing"):
+        models.load(tmp_path / "other.gguf")
+
+
 def test_the_file_has_as_many_tokens_as_the_model(tmp_path, tokenizer):
     folder = made(CONFIGS["qwen2"], tmp_path / "folder", tokenizer)
     to_gguf(folder, tmp_path / "model.gguf", "f32")
@@ -215,6 +263,11 @@ def test_halves_undoes_pairs():
         ("q4_k_m", "token_embd.weight", (300, 896), True, "q8_0"),
         ("q4_k_m", "blk.3.attn_q.weight", (896, 896), False, "q5_0"),
         ("q4_k_m", "blk.0.attn_norm.weight", (1024,), False, "f32"),
+        ("q4_k_m", "blk.0.ffn_down_exps.weight", (8, 256, 1024), False, "q6_k"),
+        ("q4_k_m", "blk.3.ffn_down_exps.weight", (8, 256, 1024), False, "q4_k"),
+        ("q4_k_m", "blk.3.ffn_down_exps.bias", (8, 256), False, "f32"),
+        ("q4_k_m", "blk.3.ffn_gate_inp.weight", (8, 256), False, "f32"),
+        ("f16", "blk.3.ffn_gate_inp.weight", (8, 256), False, "f32"),
         ("q4_k_s", "blk.1.ffn_down.weight", (256, 1024), False, "q5_k"),
         ("q4_k_s", "blk.3.ffn_down.weight", (256, 1024), False, "q4_k"),
         ("q4_0", "output.weight", (300, 1024), False, "q6_k"),
@@ -240,6 +293,10 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path, tokenizer):
     windowed = CONFIGS["qwen2"] | {"use_sliding_window": True, "max_window_layers": 1}
     with pytest.raises(FileError, match="a GGUF file of a qwen2 cannot say use_sliding_window=True"):
         to_gguf(made(windowed, tmp_path / "windowed", tokenizer), tmp_path / "x.gguf", "f32")
+    for key, value, said in (("norm_topk_prob", False, "False"), ("mlp_only_layers", [1], r"\(1,\)")):
+        uneven = made(CONFIGS["qwen3_moe"] | {key: value}, tmp_path / key, tokenizer)
+        with pytest.raises(FileError, match=f"a GGUF file of a qwen3_moe cannot say {key}={said}"):
+            to_gguf(uneven, tmp_path / "x.gguf", "f32")
     assert not (tmp_path / "x.gguf").exists()
 
 

@@ -82,6 +82,10 @@ OPS = {
         lambda q, k, v: ops.attention(q, k, v, START, scale=0.5, softcap=0.8),
         normal(2, 3, 4, 5), normal(2, 6, 2, 5), normal(2, 6, 2, 5, seed=1),
     ),
+    "attention_with_sinks": (
+        lambda q, k, v, s: ops.attention_with_sinks(q, k, v, s, START, scale=0.5, window=3),
+        normal(2, 3, 4, 5), normal(2, 6, 2, 5), normal(2, 6, 2, 5, seed=1), normal(4),
+    ),
     "self_attention": (
         lambda x: ops.self_attention(x, scale=0.5, window=2), normal(2, 4, 3, 2, 5),
     ),

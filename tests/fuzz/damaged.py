@@ -18,7 +18,8 @@ from lcm.text.tokenizer import Tokenizer
 
 TINY = {"model_type": "llama", "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64,
         "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
-        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True,
+        "num_local_experts": 4,
         "max_position_embeddings": 64}  # fmt: skip
 GPT2 = {
     "model_type": "gpt2",

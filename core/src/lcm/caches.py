@@ -23,8 +23,9 @@ class LayerCache(Protocol):
     start: Tensor  # (B,) i32: how many positions each sequence already has
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0, softcap: float = 0
-    ) -> Tensor:
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0, softcap: float = 0,
+        sinks: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Take in T more keys and values (B, T, K, Q), and look at all: (B, T, H, Q), as q is."""
 
     def self_attention(self, qkv: Tensor, *, scale: float) -> Tensor:
@@ -52,12 +53,23 @@ class NoCache:
         return self
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0, softcap: float = 0
-    ) -> Tensor:
-        return ops.attention(q, k, v, self.start, scale=scale, window=window, softcap=softcap)
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0, softcap: float = 0,
+        sinks: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        return _look(q, k, v, self.start, scale, window, softcap, sinks)
 
     def self_attention(self, qkv: Tensor, *, scale: float) -> Tensor:
         return ops.self_attention(qkv, scale=scale)
+
+
+def _look(
+    q: Tensor, k: Tensor, v: Tensor, start: Tensor, scale: float, window: int, softcap: float,
+    sinks: Tensor | None,
+) -> Tensor:  # fmt: skip
+    if sinks is None:
+        return ops.attention(q, k, v, start, scale=scale, window=window, softcap=softcap)
+    assert not softcap, "no model has both"
+    return ops.attention_with_sinks(q, k, v, sinks, start, scale=scale, window=window)
 
 
 def _zeros(shape: tuple[int, ...], format: str) -> Tensor:
@@ -71,13 +83,12 @@ class _Layer:
         self.start = start
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0, softcap: float = 0
-    ) -> Tensor:
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0, softcap: float = 0,
+        sinks: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         ops.cache_write(self.k, k, self.start)
         ops.cache_write(self.v, v, self.start)
-        return ops.attention(
-            q, self.k, self.v, self.start, scale=scale, window=window, softcap=softcap
-        )
+        return _look(q, self.k, self.v, self.start, scale, window, softcap, sinks)
 
     def self_attention(self, qkv: Tensor, *, scale: float) -> Tensor:
         batch, tokens, _, heads, width = qkv.shape
@@ -92,15 +103,13 @@ class _OneByOneLayer(_Layer):
         self.k, self.v, self.start, self._starts = layer.k, layer.v, layer.start, starts
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0, softcap: float = 0
-    ) -> Tensor:
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int = 0, softcap: float = 0,
+        sinks: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         ops.cache_write(self.k, k, self.start)
         ops.cache_write(self.v, v, self.start)
         return concat([
-            ops.attention(
-                q.slice(1, i, i + 1), self.k, self.v, start,
-                scale=scale, window=window, softcap=softcap,
-            )
+            _look(q.slice(1, i, i + 1), self.k, self.v, start, scale, window, softcap, sinks)
             for i, start in enumerate(self._starts)
         ], axis=1)  # fmt: skip
 

@@ -4,7 +4,7 @@ B batch   T tokens   D width
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -168,6 +168,14 @@ class Model(Module, ABC):
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """(B, T, D) to (B, T, vocabulary)."""
+
+    def parts(self, weights: Any) -> Any:
+        """The weights of a checkpoint, as parameters: the same, unless a tensor there is several of these."""
+        return weights
+
+    def whole(self, tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Of parameters the tensors of a checkpoint: what `parts` takes apart."""
+        return tensors
 
     def __call__(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """(B, T) ids to (B, T, vocabulary) logits."""

@@ -27,6 +27,10 @@ CONFIGS = {
     "gemma3": SIZES | {
         "model_type": "gemma3_text", "head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 4096,
     },
+    "qwen3_moe": SIZES | {
+        "model_type": "qwen3_moe", "head_dim": 16, "num_experts": 5, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 768, "norm_topk_prob": True,  # transformers reads no other size
+    },
     "mistral": SIZES | {"model_type": "mistral", "sliding_window": None},
     "llama, tied": SIZES | {"model_type": "llama", "tie_word_embeddings": True, "rope_theta": 500.0},
 }  # fmt: skip

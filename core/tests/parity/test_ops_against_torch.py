@@ -201,6 +201,27 @@ def test_attention_with_capped_scores_is_torchs_written_out(rows, softcap, preci
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("size", [0.5, 30.0], ids=["some sink", "all or nothing"])
+def test_attention_with_sinks_is_torchs_written_out(rows, size, precision):
+    def reference(q, k, v, sinks):
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        k, v = (x.repeat_interleave(2, dim=1) for x in (k, v))
+        hidden = torch.ones(rows, rows + 2).triu(3).bool()
+        scores = (q @ k.transpose(2, 3) * 0.7).masked_fill(hidden, -torch.inf)
+        column = sinks.reshape(1, 4, 1, 1).expand(2, 4, rows, 1)
+        shares = torch.cat([scores, column], -1).softmax(-1)
+        return (shares[..., :-1] @ v).transpose(1, 2)
+
+    arrays = [draw(precision, 2, rows, 4, 20, seed=0), draw(precision, 2, rows + 2, 2, 20, seed=1),
+              draw(precision, 2, rows + 2, 2, 20, seed=2), draw(precision, 4, seed=3) * size]  # fmt: skip
+    start = Tensor(np.array([2, 2], np.int32))
+    assert_same(
+        lambda q, k, v, s: ops.attention_with_sinks(q, k, v, s, start, scale=0.7),
+        reference, arrays, precision,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("interleaved", [False, True], ids=["half-split", "interleaved"])
 @pytest.mark.parametrize("beyond", [0, 3], ids=["all", "some stay"])
 def test_rope_multiplies_complex_numbers(interleaved, beyond, precision):

@@ -35,6 +35,7 @@ ARCHITECTURES = {
     "gemma2": ("lcm.models.gemma2", "Gemma2ForCausalLM"),
     "gemma3_text": ("lcm.models.gemma3_text", "Gemma3ForCausalLM"),
     "gpt2": ("lcm.models.gpt2", "GPT2LMHeadModel"),
+    "gpt_oss": ("lcm.models.gpt_oss", "GptOssForCausalLM"),
     "granite": ("lcm.models.granite", "GraniteForCausalLM"),
     "llama": ("lcm.models.llama", "LlamaForCausalLM"),
     "mistral": ("lcm.models.llama", "MistralForCausalLM"),
@@ -93,7 +94,7 @@ def opened(path: str | Path) -> tuple[Model, Weights]:
     except LcmError as error:
         raise FileError(f"{path}: {error}") from None
     if file is None:
-        return model, open_weights(path)
+        return model, model.parts(open_weights(path))
     return model, gguf.GgufWeights(file, values, _architecture(values).to_file)
 
 
@@ -172,10 +173,11 @@ def save(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    encoded = {n: formats.encode(a, format) for n, a in tensors(model).items()}
     save_safetensors(
         folder / "model.safetensors",
-        {n: formats.encode(a, format) for n, a in tensors(model).items()},
-        formats=dict.fromkeys(model.parameters(), format),
+        encoded,
+        formats=dict.fromkeys(encoded, format),
         metadata={"format": "pt"},
     )
     tokens = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
@@ -183,10 +185,10 @@ def save(
     (folder / "config.json").write_text(json.dumps(values, indent=2))
 
 
-def tensors(model: Model) -> dict[str, np.ndarray]:
+def tensors(model: Model) -> Mapping[str, np.ndarray]:
     """The parameters as a checkpoint keeps them."""
     architecture = _architecture({"model_type": model.model_type})
-    return {n: architecture.to_file(n, p.numpy()) for n, p in model.parameters().items()}
+    return model.whole({n: architecture.to_file(n, p.numpy()) for n, p in model.parameters().items()})
 
 
 def config_json(model: Model) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from lcm.files.refusal import brief
 
 # What a number stays below: what kernels count, what f32 holds. A layer or an expert more takes time to make.
 LIMITS = {int: 2**31, float: 1e38}
-COUNTS = {"num_hidden_layers": 512, "n_layer": 512, "num_experts": 512}
+COUNTS = {"num_hidden_layers": 512, "n_layer": 512, "num_experts": 512, "num_local_experts": 512}
 
 C = TypeVar("C")
 

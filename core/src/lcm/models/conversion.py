@@ -1,5 +1,7 @@
 """From a model's files to those of another kind or format: one tensor at a time, so that large models fit."""
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,16 +12,8 @@ from lcm import formats, models
 from lcm.errors import FileError, UsageError
 from lcm.files.gguf_writing import save_gguf
 from lcm.files.refusal import brief
-from lcm.models.gguf import (
-    DIALECTS,
-    DIVISORS,
-    SCALING,
-    Dialect,
-    divisors_of,
-    is_norm,
-    pairs,
-    read_config,
-)
+from lcm.models.dialects import DIALECTS, Dialect
+from lcm.models.gguf import DIVISORS, SCALING, divisors_of, is_norm, pairs, read_config
 from lcm.models.recipes import RECIPES, format_for
 from lcm.models.scaling import Llama3
 from lcm.nn import Model
@@ -34,7 +28,7 @@ QUANTIZATION_VERSION = 2
 TOKENS = "tokenizer.ggml.tokens"
 UNUSED = 5  # a type of tokens
 PADDING = {"tokenizer.ggml.token_type": UNUSED, "tokenizer.ggml.scores": -1000.0}
-SCALINGS = ("linear", "yarn")  # that a GGUF file can say
+SCALINGS = {"linear": "linear", "yarn": "yarn", "default": "none"}  # what a GGUF file calls them
 
 
 def to_gguf(
@@ -81,38 +75,54 @@ class Converted(Mapping[str, np.ndarray]):
     def __init__(
         self, model: Model, stored: Mapping[str, models.Stored], dialect: Dialect, recipe: str
     ) -> None:
-        self._stored = {dialect.theirs(name): (name, found) for name, found in stored.items()}
-        self._made = _divisors(model)
+        self._parts: dict[str, list[str]] = {}  # our names of each: of a stack, its experts'
+        for name in stored:
+            self._parts.setdefault(dialect.theirs(name), []).append(name)
+        self._stored, self._made = stored, _divisors(model)
         parameters = model.parameters()
-        self.shapes = {theirs: parameters[n].shape for theirs, (n, _) in self._stored.items()}
+        self.shapes = {
+            theirs: (*([len(ours)] * dialect.is_stack(theirs)), *parameters[ours[0]].shape)
+            for theirs, ours in self._parts.items()
+        }
         self.shapes |= {name: array.shape for name, array in self._made.items()}
-        layers, tied = model.cache_shape[0], "output.weight" not in self._stored
+        layers, tied = model.cache_shape[0], "output.weight" not in self._parts
         self.formats = {
             name: format_for(recipe, name, shape, layers=layers, tied=tied)
             for name, shape in self.shapes.items()
         }
-        self._heads, self._ones = dialect.heads(vars(model.config)), dialect.ones
+        self._dialect, self._heads = dialect, dialect.heads(vars(model.config))
         self._importance: Mapping[str, np.ndarray] = {}
 
     def heed(self, importance: Mapping[str, np.ndarray]) -> None:
         """How much the errors of each tensor's columns count; `FileError` where it is of another model."""
         for name, weights in importance.items():
-            shape = self.shapes.get(name)
-            if shape is None or shape[-1:] != weights.shape:
-                raise FileError(f"the importance file has {weights.size} columns for {brief(name)}, which "
-                                f"{'has ' + str(shape[-1]) if shape else 'is not there'} here; "
-                                f"is it of the same model?")  # fmt: skip
+            shape = self.shapes.get(name, ())
+            if weights.shape[-1:] != shape[-1:] or weights.size != math.prod((*shape[:-2], *shape[-1:])):
+                here = f"is {shape}" if shape else "is not there"
+                raise FileError(f"the importance file says {weights.shape} of {brief(name)}, which {here} "
+                                "here; is it of the same model?")  # fmt: skip
         self._importance = importance
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name in self._made:
             return self._made[name]
-        ours, stored = self._stored[name]
-        array, format = stored.array(), self.formats[name]
+        parts, weights = self._parts[name], self._importance.get(name)
+        if not self._dialect.is_stack(name):
+            return self._part(parts[0], name, weights)
+        format = formats.FORMATS[self.formats[name]]
+        made = np.empty(format.stored(self.shapes[name]), format.storage)
+        each = itertools.repeat(None) if weights is None else weights.reshape(len(parts), -1)
+        for i, (ours, columns) in enumerate(zip(parts, each, strict=False)):
+            made[i] = self._part(ours, name, columns)
+        return made
+
+    def _part(self, ours: str, theirs: str, weights: np.ndarray | None) -> np.ndarray:
+        """One of our tensors as it lies in theirs."""
+        stored, format = self._stored[ours], self.formats[theirs]
+        array = stored.array()
         if stored.format != format:
-            weights = self._importance.get(name)
             array = formats.encode(formats.decode(array, stored.format), format, weights)
-        if self._ones and is_norm(ours):
+        if self._dialect.ones and is_norm(ours):
             array = array + np.float32(1)
         if heads := self._heads.get(ours.rpartition(".")[0].rpartition(".")[2]):
             array = pairs(array, heads)
@@ -186,11 +196,12 @@ def _scaling(config: Any, name: str) -> dict[str, Any]:
     scaling = getattr(config, "rope_scaling", None)
     if scaling is None or isinstance(scaling, Llama3):  # which tensor DIVISORS says
         return {}
-    said = vars(scaling)
+    said: dict[str, Any] = dict(vars(scaling))
     kind = said.get("rope_type")
     if kind not in SCALINGS:
         raise FileError(f"rope_scaling of type {kind!r} cannot be said in a GGUF file here; "
                         f"only: {', '.join(SCALINGS)}")  # fmt: skip
+    said["rope_type"] = SCALINGS[kind]
     theirs = {ours: key for key, ours in SCALING.items()} | {"rope_type": "type"}
     prefix = f"{name}.rope.scaling."
     return {prefix + theirs.get(key, key): v for key, v in said.items() if v is not None}

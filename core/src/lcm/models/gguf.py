@@ -1,12 +1,8 @@
-"""Models in GGUF files: what they call the keys of a `config.json` and the tensors of a checkpoint.
-
-The names are llama.cpp's (gguf-py's constants), so that its files load here, and ours there.
-"""
+"""Models in GGUF files: their configuration, and their tensors as a checkpoint has them."""
 
 import difflib
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -16,156 +12,11 @@ from lcm.errors import FileError
 from lcm.files.gguf import GgufFile
 from lcm.files.refusal import brief
 from lcm.files.sharded import ShardedWeights
+from lcm.models.config import COUNTS
+from lcm.models.dialects import DIALECTS, REQUIRED, Dialect
 from lcm.models.scaling import Llama3, Scaling
 
 File = GgufFile | ShardedWeights
-
-# Keys behind the architecture's name: those of config.json.
-KEYS = {
-    "context_length": "max_position_embeddings",
-    "embedding_length": "hidden_size",
-    "block_count": "num_hidden_layers",
-    "feed_forward_length": "intermediate_size",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.key_length": "head_dim",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "attention.sliding_window": "sliding_window",
-    "rope.freq_base": "rope_theta",
-}
-REQUIRED = ("context_length", "embedding_length", "block_count", "attention.head_count")
-# Tensors' names without their ending (.weight, .bias); {} is the number of the layer.
-NAMES = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-    "blk.{}.attn_norm": "model.layers.{}.input_layernorm",
-    "blk.{}.attn_q": "model.layers.{}.self_attn.q_proj",
-    "blk.{}.attn_k": "model.layers.{}.self_attn.k_proj",
-    "blk.{}.attn_v": "model.layers.{}.self_attn.v_proj",
-    "blk.{}.attn_output": "model.layers.{}.self_attn.o_proj",
-    "blk.{}.ffn_norm": "model.layers.{}.post_attention_layernorm",
-    "blk.{}.ffn_gate": "model.layers.{}.mlp.gate_proj",
-    "blk.{}.ffn_up": "model.layers.{}.mlp.up_proj",
-    "blk.{}.ffn_down": "model.layers.{}.mlp.down_proj",
-}
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How GGUF files say what a `model_type`'s checkpoint says."""
-
-    model_type: str
-    keys: Mapping[str, str] = field(default_factory=lambda: KEYS)
-    names: Mapping[str, str] = field(default_factory=lambda: NAMES)
-    switches: Mapping[str, str] = field(default_factory=dict)  # true where the file has that tensor
-    implied: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: {}  # by the other keys
-    pairs: bool = False  # the numbers that turn together lie side by side, not half a head apart
-    ones: bool = False  # norms' weights are stored with 1 added
-
-    def ours(self, name: str) -> str:
-        """A checkpoint's name for this tensor; the same name if it has none."""
-        stem, dot, ending = name.rpartition(".")
-        number = re.fullmatch(r"blk\.(\d+)\.(.+)", stem)
-        found = self.names.get("blk.{}." + number[2] if number else stem)
-        if found is None:
-            return name
-        return (found.format(number[1]) if number else found) + dot + ending
-
-
-    def theirs(self, name: str) -> str:
-        """A GGUF file's name for this parameter of a checkpoint."""
-        stem, dot, ending = name.rpartition(".")
-        number = re.search(r"\.(\d+)\.", stem)
-        general = stem.replace(number[0], ".{}.", 1) if number else stem
-        found = next(theirs for theirs, ours in self.names.items() if ours == general)
-        return (found.format(number[1]) if number else found) + dot + ending
-
-    def heads(self, values: Mapping[str, Any]) -> dict[str, int]:
-        """How many heads each of the projections has whose numbers lie in pairs."""
-        if not self.pairs:
-            return {}
-        heads = values["num_attention_heads"]
-        return {"q_proj": heads, "k_proj": values.get("num_key_value_heads") or heads}
-
-
-def _gemma_scale(large: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """What queries are divided by: a file does not say that the model of so many layers has another."""
-
-    def scale(values: dict[str, Any]) -> dict[str, Any]:
-        is_large = values["num_hidden_layers"] == large
-        width = values["hidden_size"] // values["num_attention_heads"]
-        return {"query_pre_attn_scalar": width if is_large else values["head_dim"]}
-
-    return scale
-
-
-GEMMA = NAMES | {
-    "blk.{}.post_attention_norm": "model.layers.{}.post_attention_layernorm",
-    "blk.{}.ffn_norm": "model.layers.{}.pre_feedforward_layernorm",
-    "blk.{}.post_ffw_norm": "model.layers.{}.post_feedforward_layernorm",
-}
-NORMED = {
-    "blk.{}.attn_q_norm": "model.layers.{}.self_attn.q_norm",
-    "blk.{}.attn_k_norm": "model.layers.{}.self_attn.k_norm",
-}
-
-# By `general.architecture`.
-DIALECTS = {
-    "llama": Dialect(
-        "llama", pairs=True,
-        switches={"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"},
-    ),
-    "qwen2": Dialect("qwen2"),
-    "qwen3": Dialect("qwen3", names=NAMES | NORMED),
-    "gemma2": Dialect(
-        "gemma2", names=GEMMA, ones=True, implied=_gemma_scale(46),
-        keys=KEYS | {
-            "attn_logit_softcapping": "attn_logit_softcapping",
-            "final_logit_softcapping": "final_logit_softcapping",
-        },
-    ),
-    "gemma3": Dialect("gemma3_text", names=GEMMA | NORMED, ones=True, implied=_gemma_scale(62)),
-    "granite": Dialect(
-        "granite", pairs=True,
-        keys=KEYS | {
-            "embedding_scale": "embedding_multiplier", "residual_scale": "residual_multiplier",
-            "attention.scale": "attention_multiplier", "logit_scale": "logits_scaling",
-        },
-        switches={"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"},
-    ),
-    "starcoder2": Dialect(
-        "starcoder2",
-        keys=KEYS | {"attention.layer_norm_epsilon": "norm_epsilon"},
-        names=NAMES | {
-            "blk.{}.ffn_up": "model.layers.{}.mlp.c_fc", "blk.{}.ffn_down": "model.layers.{}.mlp.c_proj",
-        },
-        switches={"use_bias": "blk.0.attn_q.bias"},
-    ),
-    "phi3": Dialect(
-        "phi3",
-        names=NAMES | {
-            "blk.{}.attn_qkv": "model.layers.{}.self_attn.qkv_proj",
-            "blk.{}.ffn_up": "model.layers.{}.mlp.gate_up_proj",
-        },
-    ),
-    "gpt2": Dialect(
-        "gpt2",
-        keys={
-            "context_length": "n_positions", "embedding_length": "n_embd", "block_count": "n_layer",
-            "feed_forward_length": "n_inner", "attention.head_count": "n_head",
-            "attention.layer_norm_epsilon": "layer_norm_epsilon",
-        },
-        names={
-            "token_embd": "transformer.wte", "position_embd": "transformer.wpe",
-            "output_norm": "transformer.ln_f", "output": "lm_head",
-            "blk.{}.attn_norm": "transformer.h.{}.ln_1", "blk.{}.attn_qkv": "transformer.h.{}.attn.c_attn",
-            "blk.{}.attn_output": "transformer.h.{}.attn.c_proj", "blk.{}.ffn_norm": "transformer.h.{}.ln_2",
-            "blk.{}.ffn_up": "transformer.h.{}.mlp.c_fc", "blk.{}.ffn_down": "transformer.h.{}.mlp.c_proj",
-        },
-    ),
-}  # fmt: skip
-
 
 def read_config(
     metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str,
@@ -289,15 +140,17 @@ class GgufWeights(Mapping[str, np.ndarray]):
         dialect = DIALECTS[_architecture(file.metadata, str(file.path))]
         self.path, self.metadata = file.path, file.metadata
         self._file, self._to_file = file, to_file
-        self._names = {dialect.ours(name): name for name in file if name != DIVISORS}
+        self._places = {
+            ours: place for name in file if name != DIVISORS for ours, place in _places(dialect, file, name)
+        }
         self._heads = dialect.heads(values)
-        self._ones = {ours for ours in self._names if dialect.ones and is_norm(ours)}
-        stored = {ours: file.formats[name] for ours, name in self._names.items()}
+        self._ones = {ours for ours in self._places if dialect.ones and is_norm(ours)}
+        stored = {ours: file.formats[name] for ours, (name, _) in self._places.items()}
         self.formats = stored | dict.fromkeys(self._ones, "f32")
 
     def __getitem__(self, name: str) -> np.ndarray:
-        theirs = self._names[name]
-        array = self._to_file(name, self._file[theirs])
+        theirs, place = self._places[name]
+        array = self._to_file(name, self._file[theirs][place])
         if name in self._ones:
             return formats.decode(array, self._file.formats[theirs]) - np.float32(1)
         heads = self._heads.get(name.rpartition(".")[0].rpartition(".")[2])
@@ -305,13 +158,29 @@ class GgufWeights(Mapping[str, np.ndarray]):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """As a checkpoint has it, in numbers."""
-        return self._to_file(name, np.broadcast_to(np.int8(0), self._file.shape(self._names[name]))).shape
+        theirs, place = self._places[name]
+        numbers = np.broadcast_to(np.int8(0), self._file.shape(theirs))[place]
+        return self._to_file(name, numbers).shape
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._places)
+
+
+Place = int | EllipsisType
+
+
+def _places(dialect: Dialect, file: File, name: str) -> Iterator[tuple[str, tuple[str, Place]]]:
+    """A checkpoint's tensors that this one of the file is, and where in it: all of it, or one expert's."""
+    ours, shape = dialect.ours(name), file.shape(name)
+    if not dialect.is_stack(name):
+        yield ours, (name, ...)
+        return
+    if not 0 < (shape or (0,))[0] < COUNTS["num_experts"]:
+        raise FileError(f"{file.path}: {brief(name)} is {shape}, no stack of experts; get the model again")
+    yield from ((ours.format(i), (name, i)) for i in range(shape[0]))
 
 
 def is_norm(name: str) -> bool:

@@ -17,7 +17,8 @@ SUMS, COUNTS = ".in_sum2", ".counts"
 def read_importance(path: str | Path) -> dict[str, np.ndarray]:
     """By a GGUF tensor's name (columns,) f32: the mean of the squares that each column was multiplied with.
 
-    Tensors that the text never used are left out; `FileError` for what is no importance file.
+    For a tensor of experts (experts, columns); the columns of an expert that the text never used count alike.
+    Tensors that it never used are left out; `FileError` for what is no importance file.
     """
     path = Path(path)
     file = open_gguf(path)
@@ -37,18 +38,15 @@ def _means(path: Path, name: str, sums: np.ndarray, counts: np.ndarray | None) -
     if counts is None or counts.dtype != np.float32 or sums.dtype != np.float32:
         refuse(path, f"tensor {brief(name)} has no sums and counts in f32")
     sums, counts = np.atleast_2d(sums), counts.reshape(-1, 1)
-    if len(sums) != len(counts) or not (np.isfinite(sums).all() and np.isfinite(counts).all()):
+    finite = np.isfinite(sums).all() and np.isfinite(counts).all()
+    if sums.ndim > 2 or len(sums) != len(counts) or not finite:
         refuse(
             path,
             f"tensor {brief(name)}: its sums and counts do not fit each other, or are not finite",
         )
     if sums.min(initial=0) < 0 or counts.min(initial=0) < 0:
         refuse(path, f"tensor {brief(name)}: it has a negative sum of squares or count")
-    if len(sums) > 1:
-        refuse(
-            path,
-            f"tensor {brief(name)}: importance of experts is not supported",
-            "quantise without it",
-        )
-    means: np.ndarray = sums[0] / (counts[0, 0] or 1)
-    return means if counts[0, 0] else None
+    if not counts.any():
+        return None
+    means: np.ndarray = np.where(counts > 0, sums / np.where(counts, counts, 1), np.float32(1))
+    return means if len(means) > 1 else means[0]

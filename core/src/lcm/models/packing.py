@@ -9,6 +9,7 @@ import json
 import mmap
 import os
 import warnings
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -130,10 +131,10 @@ def _write(file: BinaryIO, matrices: Sequence[Matrix]) -> None:
 def _write_part(file: int, matrices: Sequence[Matrix], starts: Sequence[int], at: int) -> None:
     end = min(at + PART, starts[-1])
     part = bytearray(end - at)
-    for matrix, start in zip(matrices, starts, strict=False):
-        first, last = max(at, start), min(end, start + matrix.stored.nbytes)
-        if first < last:
-            _interleave(memoryview(part)[first - at : last - at], matrix, first - start)
+    for number in range(bisect_right(starts, at) - 1, bisect_left(starts, end)):
+        start = starts[number]
+        first, last = max(at, start), min(end, starts[number + 1])
+        _interleave(memoryview(part)[first - at : last - at], matrices[number], first - start)
     left = memoryview(part)
     while left:
         written = os.pwrite(file, left, at)

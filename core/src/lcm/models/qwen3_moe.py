@@ -7,16 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from lcm import ops
 from lcm.errors import FileError
-from lcm.memory import without_hold
 from lcm.models import blocks
 from lcm.models.blocks import IGNORED, file_names, from_file, to_file
 from lcm.models.config import from_zero, refuse_unless
+from lcm.models.experts import largest, mixed
 from lcm.nn import Linear, Module, RMSNorm
-from lcm.recording import empty, no_grad, recording, run, state
 from lcm.tensor import Tensor
 
 __all__ = ["IGNORED", "MODEL", "configure", "file_names", "from_file", "to_file"]
@@ -70,39 +67,11 @@ class Experts(Module):
 
     def __call__(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])                                            # (N, D)
-        shares = self._largest(ops.softmax(self.gate(flat)))                         # (N, E)
+        shares = ops.softmax(self.gate(flat))                                        # (N, E)
+        shares = largest(shares, self._chosen).where(shares, 0.0)
         if self._normed:
             shares = shares / shares.sum()
-        tracked = state.grad_enabled and shares.requires_grad
-        y = self._mixed_by_all(flat, shares) if tracked else self._mixed(flat, shares)
-        return y.reshape(*x.shape)                                                   # (B, T, D)
-
-    def _largest(self, shares: Tensor) -> Tensor:
-        """The largest of each row, so many as experts are chosen, the first of equal ones; 0 elsewhere."""
-        left, count = shares.detach(), shares.shape[1]
-        places = Tensor(np.arange(0, -count, -1, dtype=np.int32))
-        for _ in range(self._chosen):
-            first = left.equal(left.max()).where(places, -count).max()               # (N, 1)
-            left = places.equal(first).where(-1.0, left)
-        return (left < 0).where(shares, 0.0)
-
-    def _mixed_by_all(self, x: Tensor, shares: Tensor) -> Tensor:
-        """Every expert for every token, so that the same calls are right for any choice."""
-        parts = (e(x) * shares.slice(1, i, i + 1) for i, e in enumerate(self.experts))
-        return sum(parts, start=x * 0)
-
-    def _mixed(self, x: Tensor, shares: Tensor) -> Tensor:
-        """The same by one step, which asks each expert for its tokens only; it has no gradient."""
-        y = empty(x.shape, np.float32)
-        run(partial(self._mix, *map(without_hold, (y, x.data, shares.data))))
-        return Tensor(y)
-
-    def _mix(self, y: np.ndarray, x: np.ndarray, shares: np.ndarray) -> None:
-        y[...] = 0
-        with recording(None), no_grad():
-            for i in np.flatnonzero(shares.any(0)):
-                rows = np.flatnonzero(shares[:, i])
-                y[rows] += self.experts[i](Tensor(x[rows])).data * shares[rows, i, None]
+        return mixed(self.experts, flat, shares).reshape(*x.shape)                   # (B, T, D)
 
 
 class Qwen3Moe(blocks.Causal):
@@ -130,7 +99,8 @@ def configure(values: dict[str, Any]) -> Config:
             f"config.json: qwen3_moe's num_experts_per_tok={c.num_experts_per_tok} is more than "
             f"num_experts={c.num_experts}"
         )
-    return replace(c, head_dim=c.head_width)  # transformers takes null for a width
+    # transformers takes null for a width, and writes none of these layers as [].
+    return replace(c, head_dim=c.head_width, mlp_only_layers=c.mlp_only_layers or None)
 
 
 MODEL = Qwen3Moe

@@ -23,6 +23,7 @@ RECIPES = {
     "q5_k_m": ("q5_k", "q6_k", "more"),
     "q6_k": ("q6_k", "q6_k", "none"),
 }
+KEPT = ("position_embd.weight", "ffn_gate_inp.weight")  # small, and their errors cost much
 # What takes the place of a format where rows are no whole blocks of 256.
 NARROW = {"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
 
@@ -32,7 +33,7 @@ def format_for(recipe: str, name: str, shape: tuple[int, ...], *, layers: int, t
     if recipe not in RECIPES:
         raise UsageError(f"no recipe {recipe!r}; there are: {', '.join(RECIPES)}")
     usual, better, where = RECIPES[recipe]
-    if len(shape) < 2 or name.startswith("position_embd"):
+    if len(shape) < 2 or name.endswith((".bias", *KEPT)):
         return "f32"
     if FORMATS[usual].numbers == 1:
         return usual
@@ -40,7 +41,7 @@ def format_for(recipe: str, name: str, shape: tuple[int, ...], *, layers: int, t
     if stem == "output" or (stem == "token_embd" and tied):
         wanted = "q8_0" if usual == "q8_0" else "q6_k"
     else:
-        part, _, layer = stem.rpartition(".")[2], *stem.partition(".")[1:]
+        part, _, layer = stem.rpartition(".")[2].removesuffix("_exps"), *stem.partition(".")[1:]
         number = int(layer.partition(".")[0]) if stem.startswith("blk.") else 0
         wanted = better if part in MATTERING and _matters(where, number, layers) else usual
     return _fitting(wanted, shape[-1])

@@ -32,6 +32,13 @@ class Scaling:
 
 
 @dataclass(frozen=True)
+class Plain(Scaling):
+    """None too, and said: for an architecture that means another where a `config.json` says nothing."""
+
+    rope_type: str = "default"
+
+
+@dataclass(frozen=True)
 class Linear(Scaling):
     """Positions lie `factor` times as close (Chen et al., 2023)."""
 

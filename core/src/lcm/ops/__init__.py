@@ -1,7 +1,7 @@
 """The ops: every one a definition with shapes, a formula, and a body that is its reference."""
 
 from lcm.ops.activation import geglu, gelu, silu, swiglu
-from lcm.ops.attention import attention, cache_write, rope, self_attention
+from lcm.ops.attention import attention, attention_with_sinks, cache_write, rope, self_attention
 from lcm.ops.elementwise import add
 from lcm.ops.embedding import embedding
 from lcm.ops.linear import linear, linear_int8, matmul
@@ -11,7 +11,7 @@ from lcm.ops.op import CATALOGUE, Op
 from lcm.ops.optim import adamw_step, sgd_step
 
 __all__ = [
-    "CATALOGUE", "Op", "adamw_step", "add", "attention", "cache_write", "cross_entropy", "embedding", "geglu",
-    "gelu", "layer_norm", "linear", "linear_int8", "matmul", "rms_norm", "rope", "self_attention", "sgd_step",
-    "silu", "softmax", "sum_squares", "swiglu",
+    "CATALOGUE", "Op", "adamw_step", "add", "attention", "attention_with_sinks", "cache_write",
+    "cross_entropy", "embedding", "geglu", "gelu", "layer_norm", "linear", "linear_int8", "matmul",
+    "rms_norm", "rope", "self_attention", "sgd_step", "silu", "softmax", "sum_squares", "swiglu",
 ]  # fmt: skip

@@ -96,6 +96,28 @@ def attention(
 
 @op(
     split="batch",
+    where=("heads % kv_heads == 0",),
+    flops="2 * batch * heads * width * rows * (2 * capacity - rows + 1)",  # with a full cache
+)
+def attention_with_sinks(
+    q: f32["batch rows heads width"],
+    k: cached["batch capacity kv_heads width"],
+    v: cached["batch capacity kv_heads width"],
+    sinks: f32["heads"],
+    start: i32["batch"].below("capacity - rows + 1"),
+    *,
+    scale: float,
+    window: int = 0,
+) -> f32["batch rows heads width"]:
+    """As `attention`, where each head of q has one score more, of nothing: its share of the softmax is lost.
+
+    What a head looks for need not be there (Xiao et al., 2023; gpt-oss, 2025).
+    """
+    return _attention(q, k.cast(q.format), v.cast(q.format), start, scale, window, sinks=sinks)
+
+
+@op(
+    split="batch",
     where=("three == 3",),
     flops="2 * batch * heads * width * rows * (rows + 1)",
 )
@@ -115,8 +137,9 @@ def self_attention(
 
 
 def _attention(
-    q: Tensor, k: Tensor, v: Tensor, start: Tensor, scale: float, window: int, softcap: float = 0.0
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, start: Tensor, scale: float, window: int,
+    softcap: float = 0.0, sinks: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     batch, rows, heads, width = q.shape
     _, capacity, kv_heads, _ = k.shape
     group = heads // kv_heads
@@ -128,8 +151,13 @@ def _attention(
         scores = (scores / softcap).tanh() * softcap
     hidden = _hidden(start, rows, capacity, window, like=q)
     scores = scores + hidden.reshape(batch, 1, 1, rows, capacity)
-    powers = (scores - scores.max().detach()).exp()
-    shares = (powers * (1 / powers.sum())).reshape(batch, kv_heads, group * rows, capacity)
+    top = scores.max().detach()
+    if sinks is not None:
+        sinks = sinks.reshape(1, kv_heads, group, 1, 1)
+        top = (top < sinks.detach()).where(sinks.detach(), top)
+    powers = (scores - top).exp()
+    total = powers.sum() if sinks is None else powers.sum() + (sinks - top).exp()
+    shares = (powers * (1 / total)).reshape(batch, kv_heads, group * rows, capacity)
     y = (shares @ v.permute(0, 2, 1, 3)).reshape(batch, kv_heads, group, rows, width)
     return y.permute(0, 3, 1, 2, 4).reshape(batch, rows, heads, width)
 

@@ -42,6 +42,7 @@ USUAL: dict[str, dict[str, float | int]] = {
     "rms_norm": {"eps": 1e-6},
     "layer_norm": {"eps": 1e-5},
     "attention": {"scale": 0.125},
+    "attention_with_sinks": {"scale": 0.125},
     "self_attention": {"scale": 0.125},
 }  # fmt: skip
 

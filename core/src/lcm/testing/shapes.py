@@ -75,6 +75,10 @@ REAL: dict[str, tuple[Sizes, ...]] = {
         {"batch": 2, "rows": 1, "heads": 6, "width": 64, "capacity": 515, "kv_heads": 6},
         {"batch": 1, "rows": 3, "heads": 4, "width": 24, "capacity": 2050, "kv_heads": 2},
     ),
+    "attention_with_sinks": (
+        {"batch": 2, "rows": 130, "heads": 8, "width": 64, "capacity": 515, "kv_heads": 1},
+        {"batch": 2, "rows": 1, "heads": 8, "width": 64, "capacity": 515, "kv_heads": 1},
+    ),
     "self_attention": ({"batch": 2, "rows": 256, "three": 3, "heads": 6, "width": 64},),
     "rope": (
         {"batch": 2, "rows": 256, "heads": 6, "width": 64, "positions": 300, "half": 32},

@@ -40,6 +40,7 @@ FORWARD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "cross_entropy": (("logits",), EVERY),
     "rope": (("x",), EVERY),
     "attention": (("q",), ("NaN", "denormal")),
+    "attention_with_sinks": (("q",), ("NaN", "denormal")),
     "gelu": (("x",), EVERY),
     "silu": (("x",), EVERY),
     "swiglu": (("gate", "up"), EVERY),
@@ -49,7 +50,7 @@ FORWARD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 # The same for gradients.
 BACKWARD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    name: (("out_grad",), ("NaN", "denormal")) for name in FORWARD if name != "attention"
+    name: (("out_grad",), ("NaN", "denormal")) for name in FORWARD if not name.startswith("attention")
 }
 
 

@@ -176,6 +176,11 @@ def _attention_grad(by: str) -> Callable[[SimpleNamespace], Any]:
     return size
 
 
+def _sunk(by: str) -> Callable[[SimpleNamespace], Any]:
+    """The same with a score more, whose error is a share's too."""
+    return lambda a: _attention_grad(by)(a) * (1 + largest(a.sinks))
+
+
 def _parts(a: SimpleNamespace) -> SimpleNamespace:
     """Self-attention's one array as the three that attention has."""
     q, k, v = (a.qkv[:, :, i] for i in range(3))
@@ -260,6 +265,15 @@ RULES: dict[str, dict[str, Rule]] = {
         "q_grad": Rule(_attention_grad("k")),
         "k_grad": Rule(_attention_grad("q"), ("rows", "heads")),
         "v_grad": Rule(_attention_grad("g"), ("rows", "heads")),
+    },
+    "attention_with_sinks": {
+        "out": Rule(lambda a: largest(a.sinks) * largest(a.v) + _attention(a)),
+        "q_grad": Rule(_sunk("k")),
+        "k_grad": Rule(_sunk("q"), ("rows", "heads")),
+        "v_grad": Rule(_sunk("g"), ("rows", "heads")),
+        "sinks_grad": Rule(
+            lambda a: _lengths(a.out_grad) * _lengths(a.v) * (_steepness(a) + largest(a.sinks)),
+            ("batch", "rows")),
     },
     "self_attention": {
         "out": Rule(lambda a: _attention(_parts(a))),

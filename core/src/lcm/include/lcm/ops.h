@@ -156,6 +156,55 @@ typedef struct {
 } lcm_attention_grad_args;
 int32_t lcm_attention_grad(const lcm_attention_grad_args *);
 
+/* As `attention`, where each head of q has one score more, of nothing: its share of the softmax is lost.
+
+   What a head looks for need not be there (Xiao et al., 2023; gpt-oss, 2025).
+   Needs heads % kv_heads == 0. */
+typedef struct {
+  uint64_t size;  /* of this struct, as its caller knows it */
+  float *out;  /* [batch, rows, heads, width] */
+  const float *q;  /* [batch, rows, heads, width] */
+  const void *k;  /* [batch, capacity, kv_heads, width]: f32, f16, q8_0 */
+  const void *v;  /* [batch, capacity, kv_heads, width]: f32, f16, q8_0 */
+  const float *sinks;  /* [heads] */
+  const int32_t *start;  /* [batch], below capacity - rows + 1 */
+  int64_t batch;
+  int64_t rows;
+  int64_t heads;
+  int64_t width;
+  int64_t capacity;
+  int64_t kv_heads;
+  float scale;
+  int64_t window;
+} lcm_attention_with_sinks_args;
+int32_t lcm_attention_with_sinks(const lcm_attention_with_sinks_args *);
+int32_t lcm_attention_with_sinks__f16(const lcm_attention_with_sinks_args *);
+int32_t lcm_attention_with_sinks__q8_0(const lcm_attention_with_sinks_args *);
+
+typedef struct {
+  uint64_t size;  /* of this struct, as its caller knows it */
+  float *q_grad;  /* [batch, rows, heads, width], or NULL */
+  float *k_grad;  /* [batch, capacity, kv_heads, width], or NULL */
+  float *v_grad;  /* [batch, capacity, kv_heads, width], or NULL */
+  float *sinks_grad;  /* [heads], or NULL */
+  const float *out_grad;  /* [batch, rows, heads, width] */
+  const float *out;  /* [batch, rows, heads, width] */
+  const float *q;  /* [batch, rows, heads, width] */
+  const void *k;  /* [batch, capacity, kv_heads, width]: f32, f16, q8_0 */
+  const void *v;  /* [batch, capacity, kv_heads, width]: f32, f16, q8_0 */
+  const float *sinks;  /* [heads] */
+  const int32_t *start;  /* [batch], below capacity - rows + 1 */
+  int64_t batch;
+  int64_t rows;
+  int64_t heads;
+  int64_t width;
+  int64_t capacity;
+  int64_t kv_heads;
+  float scale;
+  int64_t window;
+} lcm_attention_with_sinks_grad_args;
+int32_t lcm_attention_with_sinks_grad(const lcm_attention_with_sinks_grad_args *);
+
 /* cache[b, start[b] + t] = x[b, t], in place.
 
    Numbers for f16 are rounded to the nearest, ties to even; for q8_0, a block of 32 along the width at a

@@ -91,6 +91,17 @@ NOINLINE vf softmax_block(float *s, int64_t keys, vf *largest, vf *sum) {
   return keep;
 }
 
+/* A sink is a score that comes before all others, and has no value. */
+static void begin_with_sinks(const attention_t *a, const band_t *band, vf largest[2], vf sum[2]) {
+  float sinks[BAND];
+  for (int64_t i = 0; i < BAND; i++) sinks[i] = a->sinks[band->q[i] % a->q_row / a->width];
+  for (int half = 0; half < 2; half++) {
+    const vf sink = vf_load(sinks + half * LANES);
+    largest[half] = vf_max(largest[half], sink);
+    sum[half] = power(sink - largest[half]);
+  }
+}
+
 /* A worker's memory: y[width + LANES + BAND_TILE, BAND], q[width, BAND], s[KEY_BLOCK + BAND_TILE, BAND], and for a
    block that has to be decoded [KEY_BLOCK, width]. */
 static int64_t band_y_floats(int64_t width) { return (width + LANES + BAND_TILE) * BAND; }
@@ -104,6 +115,7 @@ static void attention_band(const attention_t *a, const band_t *band, const band_
   float *y = memory, *q = y + band_y_floats(a->width), *s = q + a->width * BAND;
   float *decoded = s + (KEY_BLOCK + BAND_TILE) * BAND;
   vf largest[2] = {lowest(), lowest()}, sum[2] = {{0}, {0}}, keep[2];
+  if (a->sinks) begin_with_sinks(a, band, largest, sum);
   band_in(q, a->q, band->q, band, a->width, a->scale);
   memset(y, 0, (size_t)band_y_floats(a->width) * sizeof *y);
   for (int64_t from = band->from; from < band->to[1]; from += KEY_BLOCK) {
@@ -179,6 +191,30 @@ EXPORT int32_t lcm_attention(const lcm_attention_args *a) { return attention_ove
 EXPORT int32_t lcm_attention__f16(const lcm_attention_args *a) { return attention_over(a, F16); }
 
 EXPORT int32_t lcm_attention__q8_0(const lcm_attention_args *a) { return attention_over(a, Q8_0); }
+
+/* The same, where each head has one score more, of nothing: sinks[heads]. */
+static int32_t attention_with_sinks_over(const lcm_attention_with_sinks_args *a, format_t format) {
+  const attention_t work = {
+      .q = a->q, .k = a->k, .v = a->v, .format = format, .y = a->out, .sinks = a->sinks, .start = a->start,
+      .batch = a->batch, .rows = a->rows, .capacity = a->capacity, .kv_heads = a->kv_heads,
+      .group = a->kv_heads ? a->heads / a->kv_heads : 0, .width = a->width, .window = a->window,
+      .q_row = a->heads * a->width, .kv_row = a->kv_heads * a->width, .out_row = a->heads * a->width,
+      .scale = a->scale,
+  };
+  return attention(&work);
+}
+
+EXPORT int32_t lcm_attention_with_sinks(const lcm_attention_with_sinks_args *a) {
+  return attention_with_sinks_over(a, F32);
+}
+
+EXPORT int32_t lcm_attention_with_sinks__f16(const lcm_attention_with_sinks_args *a) {
+  return attention_with_sinks_over(a, F16);
+}
+
+EXPORT int32_t lcm_attention_with_sinks__q8_0(const lcm_attention_with_sinks_args *a) {
+  return attention_with_sinks_over(a, Q8_0);
+}
 
 /* The same of the parts of one array [batch, rows, 3, heads, width]. */
 EXPORT int32_t lcm_self_attention(const lcm_self_attention_args *a) {

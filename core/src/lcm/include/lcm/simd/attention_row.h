@@ -187,8 +187,8 @@ static void row_pieces(const void *argument, int64_t piece, int worker) {
     row_piece(w, i / w->pieces, i % w->pieces, memory);
 }
 
-/* y = what some pieces found for a query, put together. */
-static void row_whole(const row_work *w, float *y, const float *found, int64_t pieces) {
+/* y = what some pieces found for a query, and its sink, if it has one, put together. */
+static void row_whole(const row_work *w, float *y, const float *found, int64_t pieces, const float *sink) {
   const int64_t next = w->all * w->y_row, width = w->a->width;
   float largest = lowest()[0];
   vf sum = {0};
@@ -196,6 +196,8 @@ static void row_whole(const row_work *w, float *y, const float *found, int64_t p
     const float x = found[n * next + w->wide];
     if (x > largest) largest = x;
   }
+  if (sink && *sink > largest) largest = *sink;
+  if (sink) sum = power(vf_all(*sink - largest));
   for (int64_t n = 0; n < pieces; n++)
     sum += power(vf_all(found[n * next + w->wide] - largest)) * found[n * next + w->wide + 1];
   for (int64_t d = 0; d < width; d += LANES) {
@@ -230,9 +232,10 @@ static int32_t attention_row(const attention_t *a) {
     const int64_t batch = i / w.all, query = i % w.queries, kv_head = i % w.all / w.queries;
     const int64_t keys = row_start(a, batch) + a->rows - row_first(a, batch);
     float *y = a->y + (batch * a->rows + query / a->group) * a->out_row;
-    y += (kv_head * a->group + query % a->group) * a->width;
+    const int64_t head = kv_head * a->group + query % a->group;
     const float *first = w.found + (batch * w.pieces * w.all + i % w.all) * w.y_row;
-    row_whole(&w, y, first, (keys + w.keys - 1) / w.keys);
+    const float *sink = a->sinks ? a->sinks + head : NULL;
+    row_whole(&w, y + head * a->width, first, (keys + w.keys - 1) / w.keys, sink);
   }
   return code;
 }

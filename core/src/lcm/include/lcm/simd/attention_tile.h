@@ -32,6 +32,7 @@ typedef struct {
   const void *k, *v;
   format_t format; /* of k and v; for gradients F32 */
   float *y, *q_grad, *k_grad, *v_grad;
+  const float *sinks;   /* [kv_heads * group]; NULL: none */
   const int32_t *start; /* NULL: all 0 */
   int64_t batch, rows, capacity, kv_heads, group, width, window;
   int64_t q_row, kv_row, out_row;
