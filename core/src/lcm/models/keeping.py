@@ -12,7 +12,7 @@ from lcm.backend import dispatch
 from lcm.errors import LcmWarning, UsageError
 from lcm.formats.interleaved import INTERLEAVED
 from lcm.models.packing import Matrix, Packed, packed
-from lcm.nn import Linear, Model
+from lcm.nn import Embedding, Linear, Model
 from lcm.ops import linear_int8
 from lcm.tensor import Tensor
 
@@ -59,7 +59,10 @@ def settle(model: Model, path: Path) -> None:
 
 
 def _interleave(model: Model, layers: list[Linear], path: Path) -> None:
-    """Give layers the interleaved form of their weights, one after the other as they are used."""
+    """Give layers the interleaved form of their weights, one after the other as they are used.
+
+    An embedding that shares its weights with one of them takes them too: they need not be in memory twice.
+    """
     numbers: dict[int, int] = {}  # by what a matrix is made of, which may have several uses
     matrices: list[Matrix] = []
     for layer in layers:
@@ -75,7 +78,14 @@ def _interleave(model: Model, layers: list[Linear], path: Path) -> None:
         if (number := place[id(layer)]) is not None:
             layer.weight = Tensor(found.matrix(number), matrices[number].format)
     for module in model.modules():
+        if isinstance(module, Embedding) and (number := numbers.get(id(module.weight))) is not None:
+            _embed_by(module, found.matrix(number), matrices[number].format)
         _join([getattr(module, name) for name in module.same_input], place, found)
+
+
+def _embed_by(embedding: Embedding, array: np.ndarray, format: str) -> None:
+    if dispatch.has_kernel(f"embedding__{format}"):
+        embedding.weight = Tensor(array, format)
 
 
 def _join(layers: list[Linear], place: dict[int, int | None], found: Packed) -> None:

@@ -71,6 +71,7 @@ f32 = _Kind("f32")
 i32 = _Kind("i32")
 blocks = _Kind(*BLOCKS, *INTERLEAVED)
 weights = _Kind("f32", "bf16", "f16", *BLOCKS)
+stored = _Kind(*weights.formats, *INTERLEAVED)
 cached = _Kind(*CACHED)
 
 

@@ -253,7 +253,7 @@ int32_t lcm_cross_entropy_grad(const lcm_cross_entropy_grad_args *);
 typedef struct {
   uint64_t size;  /* of this struct, as its caller knows it */
   float *out;  /* [rows, width] */
-  const void *weight;  /* [vocabulary, width]: f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4 */
+  const void *weight;  /* [vocabulary, width]: f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4, q8_0_x16, q4_0_x16, q4_1_x16, q5_0_x16, q5_1_x16, iq4_nl_x16, mxfp4_x16, q2_k_x16, q3_k_x16, q4_k_x16, q5_k_x16, q6_k_x16, iq4_xs_x16 */
   const int32_t *ids;  /* [rows], below vocabulary */
   int64_t vocabulary;
   int64_t width;
@@ -275,13 +275,26 @@ int32_t lcm_embedding__q6_k(const lcm_embedding_args *);
 int32_t lcm_embedding__iq4_nl(const lcm_embedding_args *);
 int32_t lcm_embedding__iq4_xs(const lcm_embedding_args *);
 int32_t lcm_embedding__mxfp4(const lcm_embedding_args *);
+int32_t lcm_embedding__q8_0_x16(const lcm_embedding_args *);
+int32_t lcm_embedding__q4_0_x16(const lcm_embedding_args *);
+int32_t lcm_embedding__q4_1_x16(const lcm_embedding_args *);
+int32_t lcm_embedding__q5_0_x16(const lcm_embedding_args *);
+int32_t lcm_embedding__q5_1_x16(const lcm_embedding_args *);
+int32_t lcm_embedding__iq4_nl_x16(const lcm_embedding_args *);
+int32_t lcm_embedding__mxfp4_x16(const lcm_embedding_args *);
+int32_t lcm_embedding__q2_k_x16(const lcm_embedding_args *);
+int32_t lcm_embedding__q3_k_x16(const lcm_embedding_args *);
+int32_t lcm_embedding__q4_k_x16(const lcm_embedding_args *);
+int32_t lcm_embedding__q5_k_x16(const lcm_embedding_args *);
+int32_t lcm_embedding__q6_k_x16(const lcm_embedding_args *);
+int32_t lcm_embedding__iq4_xs_x16(const lcm_embedding_args *);
 
 typedef struct {
   uint64_t size;  /* of this struct, as its caller knows it */
   float *weight_grad;  /* [vocabulary, width], or NULL */
   const float *out_grad;  /* [rows, width] */
   const float *out;  /* [rows, width] */
-  const void *weight;  /* [vocabulary, width]: f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4 */
+  const void *weight;  /* [vocabulary, width]: f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4, q8_0_x16, q4_0_x16, q4_1_x16, q5_0_x16, q5_1_x16, iq4_nl_x16, mxfp4_x16, q2_k_x16, q3_k_x16, q4_k_x16, q5_k_x16, q6_k_x16, iq4_xs_x16 */
   const int32_t *ids;  /* [rows], below vocabulary */
   int64_t vocabulary;
   int64_t width;

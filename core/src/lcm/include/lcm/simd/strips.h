@@ -217,4 +217,23 @@ INLINE void strip_of(strip_t *s, const format_t format, const bool stored, const
   }
 }
 
+/* use(…) for each format in blocks, with the format known to the compiler. */
+#define WITH_FORMAT(format, use)     \
+  switch (format) {                  \
+    case Q8_0: use(Q8_0); break;     \
+    case Q4_0: use(Q4_0); break;     \
+    case Q4_1: use(Q4_1); break;     \
+    case Q5_0: use(Q5_0); break;     \
+    case Q5_1: use(Q5_1); break;     \
+    case IQ4_NL: use(IQ4_NL); break; \
+    case MXFP4: use(MXFP4); break;   \
+    case Q2_K: use(Q2_K); break;     \
+    case Q3_K: use(Q3_K); break;     \
+    case Q4_K: use(Q4_K); break;     \
+    case Q5_K: use(Q5_K); break;     \
+    case Q6_K: use(Q6_K); break;     \
+    case IQ4_XS: use(IQ4_XS); break; \
+    default: break;                  \
+  }
+
 #endif
