@@ -7,7 +7,7 @@
 lcm and each peer take turns, a process each time: a prompt of 512 random tokens (prefill), and 128 tokens one by one
 behind a single one (decode), as in llama-bench, of which lcm and llama.cpp leave the choice of a token out, and the
 others do not; medians of the rounds. lcm and llama.cpp run the same GGUF files. `of reading` is the share of the
-measured rate of reading memory that decoding reads weights at. `AMX` says whether lcm has loaded a library for it,
+rate of reading memory, measured just before each turn, that decoding reads weights at. `AMX` says whether lcm has loaded a library for it,
 llama.cpp has packed weights for it, or another process has asked Linux for it, as it must before its use.
 `--first-token` times whole processes that take in 8 tokens and write one. What is missing is left out.
 
@@ -39,7 +39,9 @@ from lcm.models.summary import summary
 
 HERE = Path(__file__).parent
 FORMATS = "q8_0,q4_0,q4_k_m,f16,bf16,f32"
-PACKAGES = ("ctranslate2-int8", "onnxruntime-int4", "openvino-int8", "openvino-int4")  # folders of models
+PACKAGES = (  # folders of models
+    "ctranslate2-int8", "onnxruntime-int4", "openvino-f32", "openvino-int8", "openvino-int4",
+)  # fmt: skip
 PEERS = "llama.cpp,llama.cpp plain,ctranslate2,onnxruntime,openvino"
 PROMPT = "def read_lines(path):\n    with open"  # 8 tokens
 WATCH = 0.02  # seconds between looks at a process's memory
@@ -169,14 +171,16 @@ def runners(options: argparse.Namespace) -> Iterator[Runner]:
 
 
 def turn(runner: Runner, threads: int, times: list[dict]) -> None:
+    """One turn, and how fast memory is read just before it: a shared machine has better moments and worse ones."""
+    limit = peaks.read_now(threads)
     done = run(runner.command(threads), threads)
     memory = {"resident": done.resident, "anonymous": done.anonymous}
-    times.append({**runner.seconds(done.out), **memory})
+    times.append({**runner.seconds(done.out), **memory, "read": limit})
 
 
 def measure(found: list[Runner], threads: int, options: argparse.Namespace) -> list[dict]:
     """Rounds of turns: each round begins with another one."""
-    limits = [peaks.peaks(threads)]
+    limits = peaks.int8_peaks(threads)
     times: dict[int, list[dict]] = {i: [] for i in range(len(found))}
     for number in range(options.rounds):
         for i in [*range(number % len(found), len(found)), *range(number % len(found))]:
@@ -187,17 +191,17 @@ def measure(found: list[Runner], threads: int, options: argparse.Namespace) -> l
                 turn(found[i], threads, times[i])
             except RuntimeError as error:
                 print(f"left out: {found[i].name} {found[i].format}: {error}", file=sys.stderr)
-    limits.append(peaks.peaks(threads))
-    best = {key: max((l[key] or 0.0) for l in limits) for key in limits[0]}
-    return [told(found[i], threads, its, best, options) for i, its in times.items() if its]
+    limits["read"] = max(t["read"] for its in times.values() for t in its)
+    return [told(found[i], threads, its, limits, options) for i, its in times.items() if its]
 
 
 def told(runner: Runner, threads: int, times: list[dict], limits: dict, options: argparse.Namespace) -> dict:
     decode = options.tokens / statistics.median(t["decode"] for t in times)
+    shares = [runner.weights * options.tokens / t["decode"] / t["read"] / 1e9 for t in times]
     return {
         "name": runner.name, "format": runner.format, "threads": threads, "amx": times[0]["amx"],
         "prefill": options.prompt / statistics.median(t["prefill"] for t in times), "decode": decode,
-        "of_reading": runner.weights * decode / limits["read"] / 1e9,
+        "of_reading": statistics.median(shares),
         "resident": max(t["resident"] for t in times), "anonymous": max(t["anonymous"] for t in times),
         "weights": runner.weights, "limits": limits, "turns": times,
     }  # fmt: skip

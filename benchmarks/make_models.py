@@ -36,6 +36,8 @@ CONVERTERS = {
     "ctranslate2-int8": "-m ctranslate2.converters.transformers --model {hf} --output_dir {out} --quantization int8",
     "onnxruntime-int4": "-m onnxruntime_genai.models.builder -i {hf} -o {out} -p int4 -e cpu -c {out}.cache "
     "--extra_options int4_accuracy_level=4",
+    "openvino-f32": "-m optimum.commands.optimum_cli export openvino --model {hf} --weight-format fp32 "
+    "--task text-generation-with-past {out}",
     "openvino-int8": "-m optimum.commands.optimum_cli export openvino --model {hf} --weight-format int8 "
     "--task text-generation-with-past {out}",
     "openvino-int4": "-m optimum.commands.optimum_cli export openvino --model {hf} --weight-format int4 "

@@ -139,6 +139,7 @@ def _prompt(loaded: TextModel, test: Test, repetitions: int) -> Measured:
     for _ in range(1 + repetitions):
         decoder = _behind(loaded, test.depth)
         seconds.append(_seconds(partial(decoder.prefill, ids)))
+        del decoder  # else its memory stays until the next one has its own
     counted = tuple(seconds[1:])
     return counted, [test.tokens / s for s in counted], {"peak MiB": machine.peak_memory()}
 
