@@ -55,10 +55,12 @@ class Module:
                 yield from value._walk(f"{prefix}{name}.")
 
     def initialise(self, rng: np.random.Generator) -> None:
-        """Draw fresh parameters."""
+        """Draw fresh parameters; they are 0 where a module does not say otherwise."""
         for _, value in self.children():
             if isinstance(value, Module):
                 value.initialise(rng)
+            else:
+                value.data = np.zeros(value.shape, np.float32)
 
     def train(self, on: bool = True) -> None:
         """Whether the parameters want gradients."""
@@ -68,7 +70,8 @@ class Module:
 
 
 def parameter(*shape: int) -> Tensor:
-    return Tensor(np.zeros(shape, np.float32))
+    """One that has no numbers yet, nor memory for them: `initialise` gives it some, or a file."""
+    return Tensor(np.broadcast_to(np.float32(0), shape))
 
 
 class Linear(Module):
@@ -85,7 +88,8 @@ class Linear(Module):
         return self.product(x, self.weight, self.bias)
 
     def initialise(self, rng: np.random.Generator) -> None:
-        self.weight.data[...] = rng.standard_normal(self.weight.shape, np.float32) * self._std
+        super().initialise(rng)
+        self.weight.data = rng.standard_normal(self.weight.shape, np.float32) * self._std
 
 
 def products(x: Tensor, *layers: Linear) -> list[Tensor]:
@@ -119,7 +123,8 @@ class Embedding(Module):
         return ops.embedding(self.weight, ids)
 
     def initialise(self, rng: np.random.Generator) -> None:
-        self.weight.data[...] = rng.standard_normal(self.weight.shape, np.float32) * self._std
+        super().initialise(rng)
+        self.weight.data = rng.standard_normal(self.weight.shape, np.float32) * self._std
 
 
 class RMSNorm(Module):
@@ -133,7 +138,8 @@ class RMSNorm(Module):
         return ops.rms_norm(x, self.weight, eps=self._eps)
 
     def initialise(self, rng: np.random.Generator) -> None:
-        self.weight.data[...] = 1
+        super().initialise(rng)
+        self.weight.data += 1
 
 
 class LayerNorm(Module):
@@ -148,7 +154,8 @@ class LayerNorm(Module):
         return ops.layer_norm(x, self.weight, self.bias, eps=self._eps)
 
     def initialise(self, rng: np.random.Generator) -> None:
-        self.weight.data[...] = 1
+        super().initialise(rng)
+        self.weight.data += 1
 
 
 class Model(Module, ABC):

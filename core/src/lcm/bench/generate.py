@@ -15,10 +15,10 @@ from lcm.bench import machine
 from lcm.bench.results import Results, Row, Value, until_interrupted
 from lcm.errors import UsageError
 from lcm.generate.decoder import Decoder
-from lcm.generate.loading import load_model
+from lcm.generate.loading import find_model, load_model
 from lcm.generate.sampling import Sampler, Sampling
 from lcm.generate.text_model import TextModel
-from lcm.models.summary import summary
+from lcm.models.summary import Summary, summary
 
 WARM = 3  # tokens that are not counted: buffers grow, the program is recorded
 REPLAYS = 30  # of a token's program, to time what is in it
@@ -66,20 +66,21 @@ def run(
     A row's seconds are those of every prompt, or of every token that was written.
     """
     here = machine.record()
-    loaded = load_model(model)
+    folder = find_model(model)
+    size = summary(folder)  # which maps the files too: before they are mapped to stay
+    loaded = load_model(folder)
     counts = {"pp": prompts, "tg": tokens}
     tests = [Test(d, kind, n) for d in depths for kind, some in counts.items() for n in some if n]
     _check(tests, repetitions, loaded.model.context)
-    name = loaded.folder.name if loaded.folder else "model"
     rows: list[Row] = []
     with until_interrupted(rows) as stopped:
         for test in tests:
-            progress(f"{name}: {test}")
+            progress(f"{folder.name}: {test}")
             measure = _prompt if test.kind == "pp" else _text
             seconds, rates, more = measure(loaded, test, repetitions)
-            case = {"model": name, "test": str(test), "threads": here["threads"]}
+            case = {"model": folder.name, "test": str(test), "threads": here["threads"]}
             rows.append(Row(case, seconds, {**_rate(rates, price), **more}))
-    about = _about(loaded)
+    about = _about(size)
     told = tuple(Row(row.case, row.seconds, {**about, **row.figures}) for row in rows)
     return Results("generate", here, told, (machine.who_ran(), TESTS, INSIDE, *stopped))
 
@@ -112,16 +113,10 @@ def _check(tests: Sequence[Test], repetitions: int, context: int) -> None:
         )
 
 
-def _about(loaded: TextModel) -> dict[str, Value]:
+def _about(size: Summary) -> dict[str, Value]:
     """What the model is, and what it ran on."""
     backends = sorted({name for names in dispatch.ran().values() for name in names})
-    assert loaded.folder is not None, "load_model says where it found the model"
-    found = summary(loaded.folder)
-    return {
-        "size": found.weights,
-        "params": found.parameters,
-        "backend": ", ".join(backends),
-    }
+    return {"size": size.weights, "params": size.parameters, "backend": ", ".join(backends)}
 
 
 def _rate(rates: Sequence[float], price: float | None) -> dict[str, Value]:

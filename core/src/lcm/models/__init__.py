@@ -48,7 +48,7 @@ ARCHITECTURES = {
 
 
 def build(values: dict[str, Any]) -> Model:
-    """An uninitialised model from the contents of a `config.json`."""
+    """A model from the contents of a `config.json`, whose parameters have no numbers yet."""
     architecture = _architecture(values)
     try:
         model: Model = architecture.MODEL(architecture.configure(values))
@@ -73,6 +73,8 @@ def load(path: str | Path, *, as_stored: bool = False) -> Model:
     `as_stored` is for a model that only runs: its weights stay in their formats, in the mapped file.
     """
     model, weights = opened(path)
+    for parameter in () if as_stored else model.parameters().values():
+        parameter.data = np.empty(parameter.shape, np.float32)
     fill(model, weights, str(path), as_stored=as_stored)
     if as_stored:
         settle(model, Path(path))

@@ -61,7 +61,7 @@ class Norm(RMSNorm):
         return ops.rms_norm(x, self.weight + 1, eps=self._eps)
 
     def initialise(self, rng: np.random.Generator) -> None:
-        self.weight.data[...] = 0
+        self.weight.data = np.zeros(self.weight.shape, np.float32)
 
 
 class Layer(blocks.Layer):
