@@ -151,7 +151,7 @@ static void int8_piece(const void *work, int64_t piece, int worker) {
 
 enum {
   INT8_PIECES = 16,            /* for each worker, of many rows */
-  ROW_PIECES = 2,              /* of one row, since long streams are faster */
+  ROW_BYTES = 4 << 20,         /* of weights in a piece that meets one row, at most: long streams are faster */
   LEAST_BYTES = 64 * 1024,     /* of weights in a piece: few rows stream them */
   MOST_BYTES = 1536 * 1024,    /* of rows of x in a piece, which shall stay in the cache */
   UNPACKED_BYTES = 256 * 1024, /* of strips at a time: outputs are written in longer parts than by one */
@@ -180,10 +180,11 @@ static int64_t cut_int8(int8_work_t *w) {
   const bool many = a->rows > 1;
   const int64_t outputs = pieces_of(a->outputs, LANES), wanted = 4 * workers();
   const int64_t bytes = LANES * w->line * most_of(1, a->rows / 2) + 1;
-  const int64_t shares = (many ? INT8_PIECES : ROW_PIECES) * workers();
+  const int64_t turns = many ? INT8_PIECES : pieces_of(outputs * LANES * w->line + 1, workers() * ROW_BYTES);
+  const int64_t shares = turns * workers();
   w->strip_bytes = many ? w->x.strips * (int64_t)sizeof(strip_t) : 0;
   w->together = many ? most_of(1, least_of(8, UNPACKED_BYTES / most_of(1, w->strip_bytes))) : streams_of(w);
-  w->each = round_up(most_of(pieces_of(LEAST_BYTES, bytes), pieces_of(outputs, shares)), w->together);
+  w->each = round_up(most_of(pieces_of(LEAST_BYTES, bytes), pieces_of(outputs, shares)), many ? w->together : 1);
   w->rows_each = most_of(16, MOST_BYTES / most_of(1, a->inputs) / 16 * 16);
   const int64_t pieces = pieces_of(outputs, w->each), fewer = round_up(pieces_of(a->rows * pieces, wanted), 16);
   if (pieces < wanted) w->rows_each = least_of(w->rows_each, most_of(16, fewer));
