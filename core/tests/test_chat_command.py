@@ -112,6 +112,11 @@ def shown(found):
     return text.replace("\r\n", "\n")
 
 
+def _take_terminal():
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what began these tests may ignore it
+
+
 class Terminal:
     """A command in a terminal of its own, which is written to and read."""
 
@@ -121,7 +126,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-c", start, *map(str, arguments)], start_new_session=True, close_fds=True,
             stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | PLAIN,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_take_terminal,
         )  # fmt: skip
         os.close(theirs)
 

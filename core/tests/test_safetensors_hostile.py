@@ -2,20 +2,17 @@
 
 import json
 import os
-import time
-import tracemalloc
 from contextlib import suppress
 
 import numpy as np
 import pytest
+from bounds import open_within_bounds
 
 from lcm.errors import FileError, FormatError
 from lcm.files.reading import MAX_JSON, MAX_MARKS
 from lcm.files.safetensors import open_safetensors, save_safetensors
 from lcm.files.weights import open_weights
 
-SECONDS = 1  # of the processor: what else it does must not fail a test
-BYTES = 64 << 20  # beside the file's own
 DATA = bytes(16)
 
 
@@ -97,25 +94,6 @@ HOSTILE = {
 }  # fmt: skip
 
 
-def open_within_bounds(path, open=open_safetensors):
-    """Open a file by its time, and again by its memory; a `FileError` comes out of it."""
-    started = time.process_time()
-    try:
-        return open(path)
-    finally:
-        assert time.process_time() - started < SECONDS
-        assert memory_of(lambda: open(path)) < path.stat().st_size + BYTES
-
-
-def memory_of(open):
-    tracemalloc.start()
-    with suppress(FileError):
-        open()
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return peak
-
-
 def refusal(path, said, open=open_safetensors):
     with pytest.raises(FileError, match=said) as caught:
         open_within_bounds(path, open)
@@ -138,7 +116,7 @@ def test_the_builder_of_these_files_builds_good_ones_too(tmp_path):
         ("y", "BF16", [4], 8, 16),
     ]
     (tmp_path / "a").write_bytes(tensors(*entries))
-    opened = open_within_bounds(tmp_path / "a")
+    opened = open_within_bounds(tmp_path / "a", open_safetensors)
     assert {name: opened[name].shape for name in opened} == {
         "x": (2, 1),
         "empty": (0, 2**59),
@@ -151,7 +129,7 @@ def test_a_file_at_the_limits_opens_within_the_bounds(tmp_path, name):
     count = min(MAX_MARKS // 9, MAX_JSON // 84)
     entries = [(name % i, "U8", [1, 1], i, i + 1) for i in range(count)]
     (tmp_path / "a").write_bytes(tensors(*entries, data=bytes(count)))
-    assert len(open_within_bounds(tmp_path / "a")) == count
+    assert len(open_within_bounds(tmp_path / "a", open_safetensors)) == count
 
 
 def test_no_file_is_written_that_could_not_be_read(tmp_path):
