@@ -9,7 +9,8 @@ behind a single one (decode), as in llama-bench, of which lcm and llama.cpp leav
 others do not; medians of the rounds. lcm and llama.cpp run the same GGUF files. `of reading` is the share of the
 rate of reading memory, measured just before each turn, that decoding reads weights at. `AMX` says whether lcm has loaded a library for it,
 llama.cpp has packed weights for it, or another process has asked Linux for it, as it must before its use.
-`--first-token` times whole processes that take in 8 tokens and write one. What is missing is left out.
+`--first-token` times whole processes that take in 8 tokens and write one; also lcm's as if it had never seen the model.
+What is missing is left out.
 
 A peer that is a Python package is given by the interpreter that has it, llama.cpp by its llama-bench, and
 `llama.cpp plain`, which is one compiled without AMX, by another. `--without-amx` asks all of them to do without, by
@@ -52,6 +53,16 @@ WITHOUT_AMX = {
     "MKL_ENABLE_INSTRUCTIONS": "AVX512_E1",
 }
 LCM = "import sys; from lcm.cli import main; main(sys.argv[1:])"
+# The same as if it had never seen the model; what it knows of the machine stays.
+LCM_ANEW = """
+import os, shutil, sys, tempfile
+from lcm import settings
+of_models = shutil.ignore_patterns("packed", "tokenizers", "prefixes")
+with tempfile.TemporaryDirectory() as folder:
+    os.environ["LCM_CACHE_DIR"] = shutil.copytree(settings.cache_dir(), f"{folder}/cache", ignore=of_models)
+    from lcm.cli import main
+    main(sys.argv[1:])
+"""
 
 
 @dataclass(frozen=True)
@@ -233,7 +244,11 @@ def first_tokens(options: argparse.Namespace) -> list[dict]:
 def starting(model: Path, threads: int, options: argparse.Namespace) -> dict[str, list[str]]:
     """The commands that write one token."""
     asked = ["-m", str(model), "-n", "1"]
-    commands = {"lcm": [sys.executable, "-c", LCM, "complete", PROMPT, *asked, "--whole"]}
+    programs = {"lcm": LCM, "lcm, its first time": LCM_ANEW}
+    commands = {
+        name: [sys.executable, "-c", program, "complete", PROMPT, *asked, "--whole"]
+        for name, program in programs.items()
+    }
     if options.llama_bench:
         program = str(Path(options.llama_bench).with_name("llama-completion"))
         spare = ["-no-cnv", "--no-warmup", "-c", "512", "-t", str(threads)]

@@ -7,6 +7,7 @@ A verdict that says 'passed' repeats the task's `word`, which the code does not 
 is not to pass. This is a guard against a model's mistakes, and no prison for an attacker.
 """
 
+import errno
 import json
 import os
 import resource
@@ -62,7 +63,7 @@ def refuse(event: str, arguments: tuple[Any, ...]) -> None:
     """An audit hook, which no code can take away: no process, signal or connection; no file but here."""
     outward = event.startswith(REFUSED) or event in CHANGING
     if outward or (event == "open" and _writes(*arguments) and not _is_here(arguments[0])):
-        raise PermissionError(f"{event} is not allowed here")
+        raise PermissionError(errno.EPERM, f"{event} is not allowed here")
 
 
 def _writes(path: object, mode: object, flags: int) -> bool:
