@@ -27,6 +27,7 @@ MODELS = {
 }
 # An emulator is ten times as slow, and the first attempt with a backend has its time.
 PATIENTLY = "from lcm.backend import probe\nprobe.SECONDS = 200\n"
+OURS = ("LCM_", "PYTHON", "OPENBLAS_")  # variables that say what is here, not on the model
 WRAPPER = '#!/bin/sh\nexec {qemu} -cpu {model} -0 "$0" {python} "$@"\n'
 
 
@@ -61,7 +62,7 @@ def run_on(python, tmp_path_factory):
         if model not in made:
             made[model] = python(model), tmp_path_factory.mktemp("cache")
         interpreter, cache = made[model]
-        kept = {n: v for n, v in os.environ.items() if not n.startswith(("LCM_", "PYTHON"))}
+        kept = {n: v for n, v in os.environ.items() if not n.startswith(OURS)}
         own = {"LCM_CACHE_DIR": str(cache), "XDG_CONFIG_HOME": str(cache), "LCM_THREADS": "2"}
         done = subprocess.run(
             [interpreter, "-P", "-c", PATIENTLY + code, *arguments],
