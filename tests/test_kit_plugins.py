@@ -43,6 +43,14 @@ def plugin(request):
 
 
 @pytest.fixture
+def fitting(plugin):
+    """A plugin that this processor has all instructions for."""
+    if missing := [name for name in plugin.manifest.features if not current().has(name)]:
+        pytest.skip(f"{plugin.name} needs {' '.join(missing)}")
+    return plugin
+
+
+@pytest.fixture
 def libraries(plugin):
     return [Elf(plugin.folder / library) for library in plugin.manifest.libraries]
 
@@ -118,13 +126,11 @@ def test_a_variants_features_are_some_that_the_host_can_tell(plugin):
     assert {name for needed in plugin.manifest.variants.values() for name in needed} <= FEATURES
 
 
-def test_a_variant_runs_where_its_features_are_and_the_library_where_one_is_masked(plugin):
-    if missing := [name for name in plugin.manifest.features if not current().has(name)]:
-        pytest.skip(f"{plugin.name} needs {' '.join(missing)}")
-    opened = Path(discovery.open_backend(plugin.name).library).name
-    assert opened == plugin.manifest.library_for(current().has)
-    for library, needed in plugin.manifest.variants.items():
-        code = f"from lcm.backend import discovery; print(discovery.open_backend({plugin.name!r}).library)"
+def test_a_variant_runs_where_its_features_are_and_the_library_where_one_is_masked(fitting):
+    opened = Path(discovery.open_backend(fitting.name).library).name
+    assert opened == fitting.manifest.library_for(current().has)
+    for library, needed in fitting.manifest.variants.items():
+        code = f"from lcm.backend import discovery; print(discovery.open_backend({fitting.name!r}).library)"
         environment = {**os.environ, "LCM_ISA_MASK": needed[0]}
         printed = subprocess.run(
             [sys.executable, "-c", code],
@@ -146,12 +152,10 @@ def test_it_is_ready_where_the_processor_has_what_it_needs_and_else_says_what_is
     pytest.skip(f"{plugin.name} {found.reason}")
 
 
-def test_it_passes_its_self_test_where_the_user_wants_it_too(plugin, lcm, tmp_path):
-    if not all(map(current().has, plugin.manifest.features)):
-        pytest.skip(f"{plugin.name} needs {' '.join(plugin.manifest.features)}")
-    variables = {"LCM_BACKEND": plugin.name, "LCM_CACHE_DIR": str(tmp_path / "cache")}
+def test_it_passes_its_self_test_where_the_user_wants_it_too(fitting, lcm, tmp_path):
+    variables = {"LCM_BACKEND": fitting.name, "LCM_CACHE_DIR": str(tmp_path / "cache")}
     table = lcm("backends", cwd=tmp_path, **variables).stdout
-    assert re.search(rf"^{plugin.name} +\S+ +ready +passed its self-test", table, re.M), table
+    assert re.search(rf"^{fitting.name} +\S+ +ready +passed its self-test", table, re.M), table
 
 
 @elf

@@ -1,7 +1,7 @@
 /* Embedding: from token ids to vectors, and what comes back.
 
    lcm_embedding, __<format>, __<format>_x16   out[r, :] = weight[ids[r], :]
-   lcm_embedding_grad                          weight_grad[i, :] = sum of out_grad[r, :] over the rows with ids[r] = i */
+   lcm_embedding_grad   weight_grad[i, :] = sum of out_grad[r, :] over the rows with ids[r] = i */
 #ifndef LCM_SIMD_EMBEDDING_H
 #define LCM_SIMD_EMBEDDING_H
 

@@ -14,7 +14,7 @@ typedef struct {
   bool interleaved, tiles;
   int64_t line;      /* bytes of a row of the weight */
   int64_t each;      /* times LANES outputs in a piece */
-  int64_t together;  /* of these, whose strips are unpacked together */
+  int64_t together;  /* of these, whose strips are unpacked together, or that are streams of one row */
   int64_t rows_each; /* rows of x in a piece */
   uint8_t *own;      /* for each worker: the strips, and rows of the weight made up to LANES */
   int64_t own_bytes, strip_bytes;
@@ -125,7 +125,7 @@ static void int8_piece(const void *work, int64_t piece, int worker) {
   const int64_t r = piece / pieces * w->rows_each, rows = least_of(r + w->rows_each, a->rows);
   const int64_t begin = piece % pieces * w->each, end = least_of(begin + w->each, outputs);
   strip_t *strips = (strip_t *)(w->own + worker * w->own_bytes);
-  uint8_t *made_up = (uint8_t *)strips + (a->rows == 1 ? 0 : w->together * w->strip_bytes);
+  uint8_t *made_up = (uint8_t *)strips + w->together * w->strip_bytes;
   if (a->rows == 1) {
     one_row_piece(w, begin, end, made_up);
     return;

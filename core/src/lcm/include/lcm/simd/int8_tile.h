@@ -118,7 +118,7 @@ INLINE void unpack(strip_t *to, const format_t format, const bool stored, const 
 /* LANES outputs, o …, of a few rows of x from row r on. */
 INLINE void int8_rows(const rounded_t *x, const format_t format, const int rows, const strip_t *s, int64_t r,
                       vf total[TILE_INT8]) {
-  const int64_t place = strip_place(x, GROUP, r, 0);
+  const int64_t place = strip_place(x, r, 0);
   for (int i = 0; i < rows; i++) total[i] = vf_all(0);
   for (int64_t n = 0; n < x->strips; n++)
 #pragma GCC unroll 8
@@ -138,7 +138,7 @@ INLINE void add_tiles(const rounded_t *x, const format_t format, const int strip
   for (int k = 0; k < strips; k++)
 #pragma GCC unroll 16
     for (int i = 0; i < TILE_OF_ROWS; i++)
-      total[i] = add_scaled(x, format, s + n + k, total[i], strip_place(x, GROUP, r, n + k) + i, sum[k * parts][i],
+      total[i] = add_scaled(x, format, s + n + k, total[i], strip_place(x, r, n + k) + i, sum[k * parts][i],
                             sum[k * parts + parts - 1][i]);
 }
 

@@ -20,9 +20,9 @@ typedef struct {
 
 enum { GROUP = 16 };
 
-/* Where the numbers for strip n of row r are: what a tile of rows meets lies together, strip by strip. */
-INLINE int64_t strip_place(const rounded_t *x, const int group, int64_t r, int64_t n) {
-  return (r / group * x->strips + n) * group + r % group;
+/* Where the numbers for strip n of row r are, one of many: what a tile of rows meets lies together, strip by strip. */
+INLINE int64_t strip_place(const rounded_t *x, int64_t r, int64_t n) {
+  return (r / GROUP * x->strips + n) * GROUP + r % GROUP;
 }
 
 /* The whole numbers nearest to 32 numbers over their scale, which is their largest over 127: 0 if that is too
@@ -46,7 +46,7 @@ static void round_strip(const rounded_t *w, int64_t r, int64_t n) {
     vi_to_8(whole + i, __builtin_convertvector(nearest, vi));
     sums[i * 2 / STRIP] += vi_from_i8((const uint8_t *)whole + i);
   }
-  const int64_t place = w->group == 1 ? n : strip_place(w, GROUP, r, n);
+  const int64_t place = w->group == 1 ? n : strip_place(w, r, n);
   w->scale[place] = scale;
   const int32_t sum[2] = {vi_sum(w->parts == 1 ? sums[0] + sums[1] : sums[0]), w->parts == 1 ? 0 : vi_sum(sums[1])};
   for (int i = 0; i < w->parts; i++) {

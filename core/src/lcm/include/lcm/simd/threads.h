@@ -4,8 +4,9 @@
   workers()                        how many workers there will be at most
   lcm_set_threads(threads)         how many threads there are, the calling one included
 
-  Work is cut by its sizes alone, never by how many threads there are, and sums of pieces are added in the
-  order of the pieces: the result is the same, bit for bit, with any number of threads. */
+  Where the cut decides in which order numbers are added, it follows from the sizes alone, never from how many
+  threads there are, and sums of pieces are added in the order of the pieces: the result is the same, bit for
+  bit, with any number of threads. */
 #ifndef LCM_SIMD_THREADS_H
 #define LCM_SIMD_THREADS_H
 
