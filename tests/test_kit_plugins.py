@@ -30,7 +30,7 @@ elf = pytest.mark.skipif(sys.platform != "linux", reason="reads ELF, the librari
 
 
 def test_there_are_such_plugins():
-    assert {"avx2", "avx512"} <= set(NAMES)
+    assert {"avx2", "avx512", "neon", "sve"} <= set(NAMES)
 
 
 @pytest.fixture(params=NAMES)
@@ -202,8 +202,11 @@ HOSTS = {
         {"platform_machine": "x86_64", "sys_platform": "darwin"},
         {"avx2", "avx512", "openblas"},
     ),
-    "Linux on Arm": ({"platform_machine": "aarch64", "sys_platform": "linux"}, {"openblas"}),
-    "macOS on Arm": ({"platform_machine": "arm64", "sys_platform": "darwin"}, {"openblas"}),
+    "Linux on Arm": (
+        {"platform_machine": "aarch64", "sys_platform": "linux"},
+        {"neon", "sve", "openblas"},
+    ),
+    "macOS on Arm": ({"platform_machine": "arm64", "sys_platform": "darwin"}, {"neon", "openblas"}),
     "Windows": ({"platform_machine": "AMD64", "sys_platform": "win32"}, {"openblas"}),
 }
 

@@ -478,10 +478,14 @@ def test_the_first_variant_whose_features_are_all_there_is_the_library():
     assert manifest.library_for({"fma"}.__contains__) == "x.so"
 
 
-def test_variants_alone_are_no_library():
-    lines = GOOD.replace("library", "module").replace("x.so", "x")
-    with pytest.raises(FileError, match="'variants' needs 'library'"):
-        parse(f'{lines}[variants]\n"b.so" = ["avx2"]\n', "x.toml")
+def test_where_there_are_only_variants_the_least_that_one_needs_is_known():
+    lines = "".join(line for line in GOOD.splitlines(keepends=True) if "library" not in line)
+    more = '"c.so" = ["sve256", "i8mm"]\n"b.so" = ["sve256"]\n"a.so" = ["sve", "sve128"]\n'
+    manifest = parse(f"{lines}[variants]\n{more}", "x.toml")
+    assert manifest.libraries == ("c.so", "b.so", "a.so")
+    assert manifest.library_for({"i8mm"}.__contains__) is None
+    assert manifest.least_features() == ["sve256", "sve sve128"]
+    assert parse(GOOD + "[variants]\n" + more, "x.toml").least_features() == []
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -133,7 +133,7 @@ class BuildKernels(Command):
             manifest = parse(path.read_text(encoding="utf-8"), str(path))
         except (OSError, FileError) as error:
             raise SetupError(str(error)) from None
-        if manifest.library is None:
+        if not manifest.libraries:
             raise SetupError(f"{path}: names no 'library' for the kernels")
         if set(manifest.variants) != set(self.variants):
             raise SetupError(f"{path}: its variants are not those of setup.py, {[*self.variants]}")

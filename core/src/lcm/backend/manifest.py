@@ -13,7 +13,7 @@ It is a static file in the package, by convention `lcm_backend.toml`:
     abi_min = 1                       # the oldest ABI that it also works at
 
     [variants]                        # other libraries: the first whose features are all there is taken
-    "lib/kernels_i8mm.so" = ["i8mm"]  # in the place of `library`
+    "lib/kernels_i8mm.so" = ["i8mm"]  # in the place of `library`; without that, one has to fit
 
     [commands.neon-info]
     target = "lcm_neon.commands:info" # a click command
@@ -70,6 +70,14 @@ class Manifest:
         fitting = (name for name, features in self.variants.items() if all(map(has, features)))
         return next(fitting, self.library)
 
+    def least_features(self) -> list[str]:
+        """Without a `library`, the least that its variants need: one of these has to be there."""
+        if self.library is not None:
+            return []
+        needed = [frozenset(features) for features in self.variants.values()]
+        least = (one for one in needed if not any(other < one for other in needed))
+        return [" ".join(sorted(one)) for one in least]
+
 
 def parse(text: str, where: str) -> Manifest:
     """The manifest in this TOML; `FileError` names `where`, the key and what it should be."""
@@ -83,10 +91,8 @@ def parse(text: str, where: str) -> Manifest:
     for key in ("name", "abi", "summary"):
         if key not in data:
             raise FileError(f"{where}: {key!r} is missing")
-    if "library" not in data and "module" not in data:
-        raise FileError(f"{where}: needs 'library' or 'module'")
-    if "variants" in data and "library" not in data:
-        raise FileError(f"{where}: 'variants' needs 'library', for where none of them fits")
+    if not {"library", "variants", "module"} & data.keys():
+        raise FileError(f"{where}: needs 'library', 'variants' or 'module'")
     try:
         return Manifest(**{key: CHECKS[key](key, value) for key, value in data.items()})
     except _Unfit as error:

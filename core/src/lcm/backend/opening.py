@@ -70,7 +70,7 @@ def _open(plugin: Plugin, manager: pluggy.PluginManager, host: Host) -> Backend:
         raise _Refusal("ineligible", str(reason))
     backend = manager.hook.open_backend(host=host)
     manifest = plugin.manifest
-    if backend is None and manifest and manifest.library and plugin.folder:
+    if backend is None and manifest and manifest.libraries and plugin.folder:
         from lcm.backend import native
 
         library = str(manifest.library_for(host.has))

@@ -82,6 +82,9 @@ def _ineligible(plugin: Plugin, host: Host) -> Problems:
         yield f"needs {' '.join(missing)}, taken away by {source}", f"change {source}"
     if missing:
         yield f"needs {' '.join(missing)}, which this {host.label.value} does not have", ""
+    least = manifest.least_features()
+    if least and manifest.library_for(host.has) is None:
+        yield f"needs {' or '.join(least)}, which this {host.label.value} does not have", ""
 
 
 def _incompatible(plugin: Plugin, host: Host) -> Problems:

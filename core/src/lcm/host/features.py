@@ -47,7 +47,9 @@ HWCAP2 = _names(
     smesf8dp2 poe
     """
 )
-FEATURES = frozenset(X86_FEATURES + HWCAP + HWCAP2)
+# The length of SVE's vectors in this process, in bits: code compiled for one is wrong with another.
+SVE_LENGTHS = tuple(f"sve{bits}" for bits in range(128, 2049, 128))
+FEATURES = frozenset(X86_FEATURES + HWCAP + HWCAP2 + SVE_LENGTHS)
 
 
 def parse_mask(text: str) -> frozenset[str]:

@@ -87,7 +87,9 @@ class LinuxReadings:
     def _features(self, arch: str) -> Fact[frozenset[str]]:
         if arch == "aarch64":
             source = f"getauxval: AT_HWCAP {self.hwcap:#x}, AT_HWCAP2 {self.hwcap2:#x}"
-            return Fact(frozenset(_bits(HWCAP, self.hwcap) + _bits(HWCAP2, self.hwcap2)), source)
+            length = self._vector_bits(arch).value
+            names = _bits(HWCAP, self.hwcap) + _bits(HWCAP2, self.hwcap2)
+            return Fact(frozenset([*names, *([f"sve{length}"] if length else [])]), source)
         flags = next(iter(self._processors()), {}).get("flags", "").split()
         features = frozenset(flags).intersection(X86_FEATURES)
         if not self.cpuid or not all(self.cpuid):

@@ -1,0 +1,15 @@
+"""Compile the kernels into the package; the rest is in pyproject.toml."""
+
+from setuptools import setup
+
+from lcm.building import kernels
+
+# Atomic operations in line: the compilers' own choice, made at run time, is made by a constructor.
+FLAGS = ["-mno-outline-atomics"]
+
+VARIANTS = {
+    "kernels_i8mm.so": ["-march=armv8.2-a+dotprod+i8mm"],
+    "kernels_dotprod.so": ["-march=armv8.2-a+dotprod"],
+}
+
+setup(**kernels("lcm_neon", "kernels.c", flags=FLAGS, variants=VARIANTS))
