@@ -24,6 +24,13 @@ static inline void vf_store_first(float *p, vf x, int64_t n) { /* str, st1 {}[] 
   if (n == 1) vst1q_lane_f32(p, (float32x4_t)x, 0);
 }
 
+#define vf_all_at vf_all_at
+static inline vf vf_all_at(const float *p) { /* ldr, then a lane in fmla: ld1r would take a vector unit too */
+  float x = *p;
+  __asm__("" : "+w"(x));
+  return (vf)vdupq_n_f32(x);
+}
+
 #define vf_max vf_max
 static inline vf vf_max(vf a, vf b) { return (vf)vmaxq_f32((float32x4_t)a, (float32x4_t)b); } /* fmax */
 
@@ -67,11 +74,25 @@ static inline float f32_from_f16(uint16_t x) { /* fcvt */
 }
 
 #define vi_dot vi_dot
-#define vi_dot_small vi_dot
 #define DOT_BIAS 0
+#define DOT_SIGNS
 #ifdef __ARM_FEATURE_DOTPROD
 static inline vi vi_dot(vi sum, vb a, vb b) { /* sdot */
   return (vi)vdotq_s32((int32x4_t)sum, (int8x16_t)a, (int8x16_t)b);
+}
+
+#define vi_dots vi_dots
+static inline vi vi_dots(vi sum, const vb *w, const int8_t *x, const int count) { /* sdot by lanes of x */
+  int32x4_t all = (int32x4_t)sum;
+#pragma GCC unroll 2
+  for (int j = 0; j < count; j += 4) {
+    const int8x16_t four = vld1q_s8(x + 4 * j);
+    all = vdotq_laneq_s32(all, (int8x16_t)w[j], four, 0);
+    all = vdotq_laneq_s32(all, (int8x16_t)w[j + 1], four, 1);
+    all = vdotq_laneq_s32(all, (int8x16_t)w[j + 2], four, 2);
+    all = vdotq_laneq_s32(all, (int8x16_t)w[j + 3], four, 3);
+  }
+  return (vi)all;
 }
 #else
 static inline vi vi_dot(vi sum, vb a, vb b) { /* smull, smull2, addp, sadalp: pairs stay below 2^15 */

@@ -8,23 +8,16 @@
 
 #include <lcm/simd/rounded.h>
 
+#ifdef DOT_SIGNS
+enum { SIGNS = 1 };
+#else
+enum { SIGNS = 0 };
+#endif
+
 enum {
-  TILE_INT8 = LANES == 16 ? 8 : 4, /* rows of x that meet a strip in registers */
+  TILE_INT8 = TILE_ROWS > 6 ? 8 : 4, /* rows of x that meet a strip in registers, of 32 or 16 */
   STREAMS = 4,                     /* of weights that one row of x meets side by side */
 };
-
-INLINE vb four_bytes(const int8_t *p) {
-  int32_t bits;
-  memcpy(&bits, p, sizeof bits);
-  return (vb)vi_all(bits);
-}
-
-INLINE vi add_products(const format_t format, vi sum, const vb *w, const int8_t *x, const int count) {
-#pragma GCC unroll 8
-  for (int j = 0; j < count; j++)
-    sum = (has_sign(format) ? vi_dot : vi_dot_small)(sum, w[j], four_bytes(x + 4 * j));
-  return sum;
-}
 
 /* What the sums of products with both halves of a strip of weights add to the total of a row of x, whose numbers
    for this strip are at `place`. */
@@ -38,15 +31,16 @@ INLINE vf add_scaled(const rounded_t *x, const format_t format, const strip_t *s
   return total;
 }
 
-/* What the strip adds to the total of row r, whose strip n meets it, with its numbers at `place`. */
-INLINE vf add_strip(const rounded_t *x, const format_t format, const strip_t *s, vf total, int64_t r, int64_t n,
-                    int64_t place) {
+/* What the strip, which has what is too much or not, adds to the total of row r, whose strip n meets it, with its
+   numbers at `place`. */
+INLINE vf add_strip(const rounded_t *x, const format_t format, const bool biased, const strip_t *s, vf total,
+                    int64_t r, int64_t n, int64_t place) {
   const int parts = parts_of(format), count = STRIP / 4 / parts;
   const int8_t *whole = x->whole + (r * x->strips + n) * STRIP;
   vi sum[2];
   for (int i = 0; i < parts; i++) {
-    const vi start = bias_of(format) ? vi_all(x->start[i * x->all + place]) : vi_all(0);
-    sum[i] = add_products(format, start, s->w + i * count, whole + i * STRIP / 2, count);
+    const vi start = biased && bias_of(format) ? vi_all(x->start[i * x->all + place]) : vi_all(0);
+    sum[i] = (has_sign(format) ? vi_dots : vi_dots_small)(start, s->w + i * count, whole + i * STRIP / 2, count);
   }
   return add_scaled(x, format, s, total, place, sum[0], sum[parts - 1]);
 }
@@ -93,17 +87,17 @@ INLINE void int8_row(const rounded_t *x, const format_t format, const bool store
       for (int n = 0; n < strips; n++) {
         strip_t s;
         strip_at(&s, format, stored, &block, n, count == 1 ? FETCH : FETCH / 2);
-        sum[i] = add_strip(x, format, &s, sum[i], 0, b * strips + n, b * strips + n);
+        sum[i] = add_strip(x, format, true, &s, sum[i], 0, b * strips + n, b * strips + n);
       }
     }
   }
   for (int i = 0; i < count; i++) total[i] = sum[i];
 }
 
-/* The strips of these rows, for int8_rows; in tiles' way if `tiles`, whose products take no bias. */
+/* The strips of these rows, for int8_rows or for tiles; what is too much is taken away where products take signs. */
 INLINE void unpack(strip_t *to, const format_t format, const bool stored, const bool tiles, const place_t *p) {
   const int strips = (int)(numbers_of(format) / STRIP);
-  const int8_t bias = (int8_t)(tiles && !has_sign(format) ? bias_of(format) : 0);
+  const int8_t bias = (int8_t)((tiles || SIGNS) && !has_sign(format) ? bias_of(format) : 0);
   for (int64_t b = 0; b < p->blocks; b++) {
     const blocks_t block = blocks_at(format, stored, p, b);
     for (int n = 0; n < strips; n++) {
@@ -123,7 +117,7 @@ INLINE void int8_rows(const rounded_t *x, const format_t format, const int rows,
   for (int64_t n = 0; n < x->strips; n++)
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
-      total[i] = add_strip(x, format, s + n, total[i], r + i, n, place + n * GROUP + i);
+      total[i] = add_strip(x, format, !SIGNS, s + n, total[i], r + i, n, place + n * GROUP + i);
 }
 
 #ifdef TILE_OF_ROWS

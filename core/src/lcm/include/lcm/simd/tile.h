@@ -35,7 +35,7 @@ typedef struct {
 INLINE void fetch_out(const float *out, int64_t out_row, const int rows, const int vectors) {
 #pragma GCC unroll 32
   for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int j = 0; j < vectors; j++) __builtin_prefetch(out + i * out_row + j * LANES, 1);
 }
 
@@ -46,7 +46,7 @@ INLINE void store_sums(float *out, vf sum, int64_t n, const bool add) {
 
 INLINE void store_tile(const tile_t t, vf sum[TILE_ROWS][TILE_VECTORS], const int rows, const int vectors,
                        const bool add) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int j = 0; j < vectors; j++) {
     const int64_t left = t.columns - j * LANES, n = left < LANES ? left : LANES;
     const vf bias = t.bias ? vf_load_first(t.bias + j * LANES, n) : vf_all(0);
@@ -59,7 +59,7 @@ INLINE void store_tile(const tile_t t, vf sum[TILE_ROWS][TILE_VECTORS], const in
 
 /* Column j of the sums is row j of out. */
 INLINE void store_flipped(const tile_t t, vf sum[TILE_ROWS][TILE_VECTORS], const int vectors, const bool add) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int j = 0; j < vectors; j++)
 #pragma GCC unroll 4
     for (int i = 0; i < TILE_ROWS; i += LANES) {
@@ -95,7 +95,7 @@ INLINE void tile(const tile_t *args, const int rows, const int vectors, const bo
     for (int j = 0; j < vectors; j++) yk[j] = vf_load(y + j * LANES);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
-      const vf xk = vf_all(x[i / each][i % each * x_row]);
+      const vf xk = vf_all_at(&x[i / each][i % each * x_row]);
       for (int j = 0; j < vectors; j++) sum[i][j] = xk * yk[j] + sum[i][j];
     }
     for (int g = 0; g * each < rows; g++) x[g] += x_step;

@@ -14,6 +14,18 @@ static inline vf vf_all(float x) { return x - (vf){0}; }
 
 static inline vi vi_all(int32_t x) { return x - (vi){0}; }
 
+/* The number at p in every lane. */
+#ifndef vf_all_at
+static inline vf vf_all_at(const float *p) { return vf_all(*p); }
+#endif
+
+/* Four bytes in every lane. */
+static inline vb vb_all_at(const int8_t *p) {
+  int32_t bits;
+  memcpy(&bits, p, sizeof bits);
+  return (vb)vi_all(bits);
+}
+
 /* a where the mask's lane is -1, b where it is 0. */
 #ifndef vf_pick
 static inline vf vf_pick(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
@@ -180,7 +192,8 @@ static APART void vi_to_16(uint16_t *p, vi x) {
 #endif
 
 /* Lane i of the sum, and the products of its four bytes of a and b. A `vec.h` whose instruction takes a without
-   a sign adds DOT_BIAS to every byte of a, and so DOT_BIAS times every byte of b to the sum. */
+   a sign adds DOT_BIAS to every byte of a, and so DOT_BIAS times every byte of b to the sum; one whose instruction
+   takes both with their signs says DOT_SIGNS, and has no other for small numbers. */
 #ifndef vi_dot
 #define DOT_BIAS 0
 static APART vi vi_dot(vi sum, vb a, vb b) {
@@ -190,9 +203,33 @@ static APART vi vi_dot(vi sum, vb a, vb b) {
 #endif
 
 /* The same for bytes of a that are 0 to 63, and nothing is added. */
+#ifdef DOT_SIGNS
+#define vi_dot_small vi_dot
+#endif
 #ifndef vi_dot_small
 static APART vi vi_dot_small(vi sum, vb a, vb b) {
   for (int i = 0; i < 4 * LANES; i++) sum[i / 4] += a[i] * b[i];
+  return sum;
+}
+#endif
+
+/* The sum, and the products of w[0] with the first four bytes at x, which are in every lane, of w[1] with the next … */
+#ifndef vi_dots
+static inline vi vi_dots(vi sum, const vb *w, const int8_t *x, const int count) {
+#pragma GCC unroll 8
+  for (int j = 0; j < count; j++) sum = vi_dot(sum, w[j], vb_all_at(x + 4 * j));
+  return sum;
+}
+#endif
+
+/* The same as vi_dot_small has it. */
+#ifdef DOT_SIGNS
+#define vi_dots_small vi_dots
+#endif
+#ifndef vi_dots_small
+static inline vi vi_dots_small(vi sum, const vb *w, const int8_t *x, const int count) {
+#pragma GCC unroll 8
+  for (int j = 0; j < count; j++) sum = vi_dot_small(sum, w[j], vb_all_at(x + 4 * j));
   return sum;
 }
 #endif
