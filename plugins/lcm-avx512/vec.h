@@ -130,13 +130,13 @@ static inline void tiles_end(void) { _tile_release(); } /* tilerelease */
 #define TILE_DOT(i, of_x, of_w)              \
   if (count > i) {                           \
     _tile_zero(i);                           \
-    _tile_loadd(of_x, x + i * step, line);   \
+    _tile_loadd(of_x, x[i], line);           \
     _tile_loadd(of_w, w[i], 64);             \
     _tile_dpbssd(i, of_x, of_w);             \
   }
 
-/* sums[i][r] is that of the products of row r of x, rows `line` bytes apart, from byte i * step on, with w[i]. */
-static inline void tile_dots(vi sums[][16], const int count, const int8_t *x, int64_t line, int64_t step,
+/* sums[i][r] is that of the products of row r at x[i], rows `line` bytes apart, with w[i]. */
+static inline void tile_dots(vi sums[][16], const int count, const int8_t *const x[], int64_t line,
                              const vb *const w[]) { /* tdpbssd; several at a time, since each takes 50 cycles */
   TILE_DOT(0, 4, 5)
   TILE_DOT(1, 6, 7)

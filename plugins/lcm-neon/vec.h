@@ -102,6 +102,23 @@ static inline vi vi_dot(vi sum, vb a, vb b) { /* smull, smull2, addp, sadalp: pa
 }
 #endif
 
+#ifdef __ARM_FEATURE_MATMUL_INT8
+#define vi_dot_pairs vi_dot_pairs
+static inline vi vi_dot_pairs(vi sum, vb x, vb w) { /* smmla */
+  return (vi)vmmlaq_s32((int32x4_t)sum, (int8x16_t)x, (int8x16_t)w);
+}
+
+static inline vb vb_quad(const void *p) { return (vb)vld1q_u8(p); } /* ldr */
+
+static inline vf vf_zip_pairs_low(vf a, vf b) { return (vf)vzip1q_f64((float64x2_t)a, (float64x2_t)b); } /* zip1 */
+
+static inline vf vf_zip_pairs_high(vf a, vf b) { return (vf)vzip2q_f64((float64x2_t)a, (float64x2_t)b); } /* zip2 */
+
+static inline vf vf_pairs_of_rows(const int even, vf a, vf b) { /* zip1, zip2: a vector is two pairs */
+  return even ? vf_zip_pairs_low(a, b) : vf_zip_pairs_high(a, b);
+}
+#endif
+
 #define vb_look_up vb_look_up
 static inline vb vb_look_up(const int8_t table[16], vb at) { /* tbl */
   return (vb)vqtbl1q_s8(vld1q_s8(table), (uint8x16_t)at);

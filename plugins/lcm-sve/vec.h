@@ -86,6 +86,27 @@ static inline vi vi_dots(vi sum, const vb *w, const int8_t *x, const int count) 
   return sum;
 }
 
+#ifdef __ARM_FEATURE_SVE_MATMUL_INT8
+#define vi_dot_pairs vi_dot_pairs
+static inline vi vi_dot_pairs(vi sum, vb x, vb w) { return svmmla_s32(sum, x, w); } /* smmla */
+
+static inline vb vb_quad(const void *p) { return quad(p); } /* ld1rqb */
+
+static inline svfloat64_t twos(svfloat32_t x) { return svreinterpret_f64_f32(x); }
+
+static inline vf vf_zip_pairs_low(vf a, vf b) { /* zip1 */
+  return svreinterpret_f32_f64(svzip1_f64(twos(a), twos(b)));
+}
+
+static inline vf vf_zip_pairs_high(vf a, vf b) { /* zip2 */
+  return svreinterpret_f32_f64(svzip2_f64(twos(a), twos(b)));
+}
+
+static inline vf vf_pairs_of_rows(const int even, vf a, vf b) { /* uzp1, uzp2 */
+  return svreinterpret_f32_f64(even ? svuzp1_f64(twos(a), twos(b)) : svuzp2_f64(twos(a), twos(b)));
+}
+#endif
+
 #define vb_look_up vb_look_up
 static inline vb vb_look_up(const int8_t table[16], vb at) { /* tbl */
   return svtbl_s8(quad(table), svreinterpret_u8_s8(at));

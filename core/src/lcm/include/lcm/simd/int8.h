@@ -202,12 +202,12 @@ static int32_t linear_int8(const lcm_linear_int8_args *a, format_t format, bool 
   };
   const int64_t pieces = cut_int8(&w);
   w.own_bytes = round_up(w.together * w.strip_bytes + (a->outputs % LANES ? LANES * w.line : 0), 64);
-  const int64_t of_a_strip = STRIP + (int64_t)sizeof(float) + parts * (int64_t)(sizeof(float) + sizeof(int32_t));
+  const int64_t of_a_strip = STRIP + (int64_t)sizeof(float) * ((1 + parts) << PAIRS) + parts * (int64_t)sizeof(int32_t);
   w.own = scratch((size_t)(workers() * w.own_bytes + all * of_a_strip));
   if (!w.own) return LCM_NO_MEMORY;
   w.x.scale = (float *)(w.own + workers() * w.own_bytes);
-  w.x.sum = w.x.scale + all;
-  w.x.start = (int32_t *)(w.x.sum + parts * all);
+  w.x.sum = w.x.scale + (all << PAIRS);
+  w.x.start = (int32_t *)(w.x.sum + (parts * all << PAIRS));
   w.x.whole = (int8_t *)(w.x.start + parts * all);
   const int32_t code = round_all(&w.x);
   return code ? code : in_parallel(pieces, int8_piece, &w);

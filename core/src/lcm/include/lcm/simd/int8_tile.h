@@ -15,32 +15,32 @@ enum { SIGNS = 0 };
 #endif
 
 enum {
-  TILE_INT8 = TILE_ROWS > 6 ? 8 : 4, /* rows of x that meet a strip in registers, of 32 or 16 */
+  TILE_INT8 = TILE_ROWS > 8 || PAIRS ? 8 : 4, /* rows of x that meet a strip in registers */
   STREAMS = 4,                     /* of weights that one row of x meets side by side */
 };
 
 /* What the sums of products with both halves of a strip of weights add to the total of a row of x, whose numbers
    for this strip are at `place`. */
 INLINE vf add_scaled(const rounded_t *x, const format_t format, const strip_t *s, vf total, int64_t place,
-                     const vi first, const vi second) {
+                     const vf first, const vf second) {
   const int parts = parts_of(format);
   const float scale = x->scale[place];
-  if (parts == 2) total += (numbers(first) * s->scale[0] + numbers(second) * s->scale[1]) * scale;
-  else total += numbers(first) * (s->scale[0] * scale);
+  if (parts == 2) total += (first * s->scale[0] + second * s->scale[1]) * scale;
+  else total += first * (s->scale[0] * scale);
   for (int i = 0; has_minimum(format) && i < parts; i++) total -= s->minimum[i] * x->sum[i * x->all + place];
   return total;
 }
 
-/* What the strip, which has what is too much or not, adds to the total of row r, whose strip n meets it, with its
-   numbers at `place`. */
+/* What the strip, which has what is too much or not, adds to the total of the row whose strip at `place` meets it. */
 INLINE vf add_strip(const rounded_t *x, const format_t format, const bool biased, const strip_t *s, vf total,
-                    int64_t r, int64_t n, int64_t place) {
+                    int64_t place) {
   const int parts = parts_of(format), count = STRIP / 4 / parts;
-  const int8_t *whole = x->whole + (r * x->strips + n) * STRIP;
-  vi sum[2];
+  const int8_t *whole = x->whole + place * STRIP;
+  vf sum[2];
   for (int i = 0; i < parts; i++) {
-    const vi start = biased && bias_of(format) ? vi_all(x->start[i * x->all + place]) : vi_all(0);
-    sum[i] = (has_sign(format) ? vi_dots : vi_dots_small)(start, s->w + i * count, whole + i * STRIP / 2, count);
+    const vi start = vi_all(biased && bias_of(format) ? x->start[i * x->all + place] : COUNTED);
+    const vb *w = s->w + i * count;
+    sum[i] = counted((has_sign(format) ? vi_dots : vi_dots_small)(start, w, whole + i * STRIP / 2, count));
   }
   return add_scaled(x, format, s, total, place, sum[0], sum[parts - 1]);
 }
@@ -87,12 +87,56 @@ INLINE void int8_row(const rounded_t *x, const format_t format, const bool store
       for (int n = 0; n < strips; n++) {
         strip_t s;
         strip_at(&s, format, stored, &block, n, count == 1 ? FETCH : FETCH / 2);
-        sum[i] = add_strip(x, format, true, &s, sum[i], 0, b * strips + n, b * strips + n);
+        sum[i] = add_strip(x, format, true, &s, sum[i], b * strips + n);
       }
     }
   }
   for (int i = 0; i < count; i++) total[i] = sum[i];
 }
+
+#ifdef vi_dot_pairs
+INLINE void to_halves(vf halves[2], vf x) {
+  halves[0] = vf_zip_pairs_low(x, x);
+  halves[1] = vf_zip_pairs_high(x, x);
+}
+
+/* The strip for products of pairs of rows. */
+INLINE void pair_up(strip_t *s, const format_t format) {
+#pragma GCC unroll 4
+  for (int j = 0; j < STRIP / 4; j += 2) {
+    const vf a = (vf)s->w[j], b = (vf)s->w[j + 1];
+    s->w[j] = (vb)vf_zip_low(a, b);
+    s->w[j + 1] = (vb)vf_zip_high(a, b);
+  }
+  for (int i = parts_of(format) - 1; i >= 0; i--) {
+    to_halves(s->scale + 2 * i, s->scale[i]);
+    if (has_minimum(format)) to_halves(s->minimum + 2 * i, s->minimum[i]);
+  }
+}
+
+/* What a strip adds to the totals of two rows of x, the first of which has its numbers at `place`; [0] is of the
+   lower half of the outputs. As add_scaled. */
+INLINE void add_pair(const rounded_t *x, const format_t format, const strip_t *s, vf total[2], int64_t place) {
+  const int parts = parts_of(format), count = STRIP / 8 / parts;
+  const int8_t *whole = x->whole + place * STRIP;
+  const vf scale = (vf)vb_quad(x->scale + 2 * place);
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; half++) {
+    vf sum[2];
+    for (int i = 0; i < parts; i++) {
+      vi dots = vi_all(COUNTED);
+#pragma GCC unroll 4
+      for (int j = i * count; j < (i + 1) * count; j++)
+        dots = vi_dot_pairs(dots, vb_quad(whole + 16 * j), s->w[2 * j + half]);
+      sum[i] = counted(dots);
+    }
+    if (parts == 2) total[half] += (sum[0] * s->scale[half] + sum[1] * s->scale[2 + half]) * scale;
+    else total[half] += sum[0] * (s->scale[half] * scale);
+    for (int i = 0; has_minimum(format) && i < parts; i++)
+      total[half] -= s->minimum[2 * i + half] * (vf)vb_quad(x->sum + 2 * (i * x->all + place));
+  }
+}
+#endif
 
 /* The strips of these rows, for int8_rows or for tiles; what is too much is taken away where products take signs. */
 INLINE void unpack(strip_t *to, const format_t format, const bool stored, const bool tiles, const place_t *p) {
@@ -104,6 +148,9 @@ INLINE void unpack(strip_t *to, const format_t format, const bool stored, const 
       strip_t s;
       strip_at(&s, format, stored, &block, n, FETCH);
       for (int j = 0; j < STRIP / 4; j++) s.w[j] -= bias;
+#ifdef vi_dot_pairs
+      pair_up(&s, format);
+#endif
       *to++ = s;
     }
   }
@@ -112,12 +159,25 @@ INLINE void unpack(strip_t *to, const format_t format, const bool stored, const 
 /* LANES outputs, o …, of a few rows of x from row r on. */
 INLINE void int8_rows(const rounded_t *x, const format_t format, const int rows, const strip_t *s, int64_t r,
                       vf total[TILE_INT8]) {
+  const rounded_t own = *x; /* known to change no more */
   const int64_t place = strip_place(x, r, 0);
-  for (int i = 0; i < rows; i++) total[i] = vf_all(0);
-  for (int64_t n = 0; n < x->strips; n++)
+#ifdef vi_dot_pairs
+  const int pairs = (rows + 1) / 2;
+  vf all[TILE_INT8 / 2][2]; /* in registers */
+  for (int i = 0; i < pairs; i++) all[i][0] = all[i][1] = vf_all(0);
+  for (int64_t n = 0; n < own.strips; n++)
+#pragma GCC unroll 4
+    for (int i = 0; i < pairs; i++) add_pair(&own, format, s + n, all[i], place + n * GROUP + 2 * i);
+  for (int i = 0; i < rows; i++) total[i] = vf_pairs_of_rows(i % 2 == 0, all[i / 2][0], all[i / 2][1]);
+#else
+  vf all[TILE_INT8]; /* in registers */
+  for (int i = 0; i < rows; i++) all[i] = vf_all(0);
+  for (int64_t n = 0; n < own.strips; n++)
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
-      total[i] = add_strip(x, format, !SIGNS, s + n, total[i], r + i, n, place + n * GROUP + i);
+      all[i] = add_strip(&own, format, !SIGNS, s + n, all[i], place + n * GROUP + i);
+  for (int i = 0; i < rows; i++) total[i] = all[i];
+#endif
 }
 
 #ifdef TILE_OF_ROWS
@@ -126,14 +186,18 @@ INLINE void add_tiles(const rounded_t *x, const format_t format, const int strip
                       int64_t n, vf total[TILE_OF_ROWS]) {
   const int parts = parts_of(format), count = strips * parts;
   const vb *w[TILES];
+  const int8_t *whole[TILES];
   vi sum[TILES][TILE_OF_ROWS];
-  for (int i = 0; i < count; i++) w[i] = s[n + i / parts].w + i % parts * STRIP / 8;
-  tile_dots(sum, count, x->whole + (r * x->strips + n) * STRIP, x->strips * STRIP, STRIP / parts, w);
+  for (int i = 0; i < count; i++) {
+    w[i] = s[n + i / parts].w + i % parts * STRIP / 8;
+    whole[i] = x->whole + strip_place(x, r, n + i / parts) * STRIP + i % parts * STRIP / 2;
+  }
+  tile_dots(sum, count, whole, STRIP, w);
   for (int k = 0; k < strips; k++)
 #pragma GCC unroll 16
     for (int i = 0; i < TILE_OF_ROWS; i++)
-      total[i] = add_scaled(x, format, s + n + k, total[i], strip_place(x, r, n + k) + i, sum[k * parts][i],
-                            sum[k * parts + parts - 1][i]);
+      total[i] = add_scaled(x, format, s + n + k, total[i], strip_place(x, r, n + k) + i, numbers(sum[k * parts][i]),
+                            numbers(sum[k * parts + parts - 1][i]));
 }
 
 /* LANES outputs, o …, of TILE_OF_ROWS rows of x from row r on. */

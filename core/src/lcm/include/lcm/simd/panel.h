@@ -86,9 +86,11 @@ static float *panel_at(const side_t *s, int64_t line, int64_t k, int64_t depth) 
    there; of the latter a few are packed at a time, since each k is a page of its own. */
 enum { UNIT_LINES = 128, UNIT_DEPTH = 64, A_FEW = 16 };
 
+static int64_t unit_lines(const side_t *s) { return UNIT_LINES / s->width * s->width; } /* whole panels */
+
 static int64_t units_of(const side_t *s) {
   if (!s->count) return 0;
-  return s->lines.step == 1 ? pieces_of(s->count, UNIT_LINES) : pieces_of(s->depth, UNIT_DEPTH);
+  return s->lines.step == 1 ? pieces_of(s->count, unit_lines(s)) : pieces_of(s->depth, UNIT_DEPTH);
 }
 
 /* Lines i … last - 1, numbers k … end - 1, which all are of the step that begins at `start`. */
@@ -104,7 +106,8 @@ static void pack_part(const side_t *s, int64_t i, int64_t last, int64_t start, i
 
 static void pack_unit(const side_t *s, int64_t unit) {
   const bool along = s->lines.step == 1;
-  const int64_t first = along ? unit * UNIT_LINES : 0, last = along ? least_of(first + UNIT_LINES, s->count) : s->count;
+  const int64_t lines = unit_lines(s), first = along ? unit * lines : 0;
+  const int64_t last = along ? least_of(first + lines, s->count) : s->count;
   const int64_t begin = along ? 0 : unit * UNIT_DEPTH, end = along ? s->depth : least_of(begin + UNIT_DEPTH, s->depth);
   for (int64_t k = begin; k < end;) {
     const int64_t start = k / s->step * s->step, next = least_of(along ? end : k + A_FEW, least_of(end, start + s->step));

@@ -11,10 +11,12 @@
 enum { STRIP = 32 };
 
 /* Numbers of LANES rows, 4 of each in a vector: w[j] has numbers 4 j … 4 j + 3. What they stand for is
-   (w - BIAS) scale - minimum. Where a strip has two parts, [0] is of its first 16 numbers, [1] of the others. */
+   (w - BIAS) scale - minimum. Where a strip has two parts, [0] is of its first 16 numbers, [1] of the others.
+   For products of pairs of rows, 8 numbers of each row are in a vector, which has half the rows, and so it is with
+   the rest: [2 i] and [2 i + 1] are the halves. */
 typedef struct {
   vb w[STRIP / 4];
-  vf scale[2], minimum[2];
+  vf scale[2 << PAIRS], minimum[2 << PAIRS];
 } strip_t;
 
 /* Of a strip, with a scale and a minimum for each. */

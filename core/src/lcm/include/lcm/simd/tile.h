@@ -48,7 +48,7 @@ INLINE void store_tile(const tile_t t, vf sum[TILE_ROWS][TILE_VECTORS], const in
                        const bool add) {
 #pragma GCC unroll 4
   for (int j = 0; j < vectors; j++) {
-    const int64_t left = t.columns - j * LANES, n = left < LANES ? left : LANES;
+    const int64_t n = most_of(0, least_of(t.columns - j * LANES, LANES));
     const vf bias = t.bias ? vf_load_first(t.bias + j * LANES, n) : vf_all(0);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
@@ -63,7 +63,7 @@ INLINE void store_flipped(const tile_t t, vf sum[TILE_ROWS][TILE_VECTORS], const
   for (int j = 0; j < vectors; j++)
 #pragma GCC unroll 4
     for (int i = 0; i < TILE_ROWS; i += LANES) {
-      const int64_t left = t.rows - i, n = left < 0 ? 0 : left < LANES ? left : LANES;
+      const int64_t n = most_of(0, least_of(t.rows - i, LANES));
       const vf bias = t.bias ? vf_load_first(t.bias + i, n) : vf_all(0);
       vf turned[LANES] = {0};
 #pragma GCC unroll 16

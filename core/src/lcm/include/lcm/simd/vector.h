@@ -234,6 +234,19 @@ static inline vi vi_dots_small(vi sum, const vb *w, const int8_t *x, const int c
 }
 #endif
 
+/* A `vec.h` with products of small matrices has these five: in each 16 bytes of the sum stand those of two rows of 8
+   bytes of x with two of w, {x0 w0, x0 w1, x1 w0, x1 w1}.
+
+   vi_dot_pairs(sum, x, w)
+   vb_quad(p)                    16 bytes, in every 16
+   vf_zip_pairs_low(a, b)        a0 a1 b0 b1 a2 a3 b2 b3 … of the lower halves; vf_zip_pairs_high of the upper ones
+   vf_pairs_of_rows(even, a, b)  of a and then of b, the even pairs, or the odd ones */
+#ifdef vi_dot_pairs
+enum { PAIRS = 1 };
+#else
+enum { PAIRS = 0 };
+#endif
+
 /* Byte i is table[at[i]], where at[i] is 0 to 15. */
 #ifndef vb_look_up
 static APART vb vb_look_up(const int8_t table[16], vb at) {
