@@ -17,6 +17,15 @@ static inline vf vf_load_first(const float *p, int64_t n) { return svld1_f32(fir
 #define vf_store_first vf_store_first
 static inline void vf_store_first(float *p, vf x, int64_t n) { svst1_f32(first_lanes(n), p, x); } /* st1w {p} */
 
+#if LANES == 4 /* where compilers take NEON for what is plain C */
+#define vf_all_at vf_all_at
+static inline vf vf_all_at(const float *p) { /* ldr, then a lane in fmla: ld1r would take a vector unit too */
+  float x = *p;
+  __asm__("" : "+w"(x));
+  return x - (vf){0};
+}
+#endif
+
 #define vf_max vf_max
 static inline vf vf_max(vf a, vf b) { return svmax_f32_x(ALL, a, b); } /* fmax */
 

@@ -104,17 +104,24 @@ static place_t place_of(const int8_work_t *w, int64_t o, uint8_t *made_up) {
   return (place_t){made_up, blocks, w->line, 0};
 }
 
+/* Times LANES outputs that share their memory: of an interleaved group, if several are met together. */
+static int64_t beside_of(const int8_work_t *w) { return w->together == STREAMS && LANES < ROWS ? ROWS / LANES : 1; }
+
 /* All outputs of a piece for the only row of x, in streams that are far from each other: each is read from its
-   beginning to its end. */
+   beginning to its end, all rows of an interleaved group together. */
 static void one_row_piece(const int8_work_t *w, int64_t begin, int64_t end, uint8_t *made_up) {
-  const int64_t apart = pieces_of(end - begin, w->together);
-  for (int64_t first = begin; first < begin + apart; first++) {
+  const int64_t beside = beside_of(w), apart = round_up(pieces_of((end - begin) * beside, w->together), beside);
+  for (int64_t first = begin; first < begin + apart; first += beside) {
     place_t places[STREAMS];
     vf total[STREAMS];
-    int64_t count = 0;
-    for (int64_t at = first; at < end; at += apart) places[count++] = place_of(w, at * LANES, made_up);
+    int64_t outputs[STREAMS], count = 0;
+    for (int64_t at = first; at < end; at += apart)
+      for (int64_t i = at; i < least_of(at + beside, end); i++) {
+        outputs[count] = i * LANES;
+        places[count++] = place_of(w, i * LANES, made_up);
+      }
     one_row_any(w, places, count, total);
-    for (int64_t i = 0; i < count; i++) store(w->args, 0, (first + i * apart) * LANES, &total[i], 1);
+    for (int64_t i = 0; i < count; i++) store(w->args, 0, outputs[i], &total[i], 1);
   }
 }
 
@@ -184,7 +191,7 @@ static int64_t cut_int8(int8_work_t *w) {
   const int64_t shares = turns * workers();
   w->strip_bytes = many ? w->x.strips * (int64_t)sizeof(strip_t) : 0;
   w->together = many ? most_of(1, least_of(8, UNPACKED_BYTES / most_of(1, w->strip_bytes))) : streams_of(w);
-  w->each = round_up(most_of(pieces_of(LEAST_BYTES, bytes), pieces_of(outputs, shares)), many ? w->together : 1);
+  w->each = round_up(most_of(pieces_of(LEAST_BYTES, bytes), pieces_of(outputs, shares)), many ? w->together : beside_of(w));
   w->rows_each = most_of(16, MOST_BYTES / most_of(1, a->inputs) / 16 * 16);
   const int64_t pieces = pieces_of(outputs, w->each), fewer = round_up(pieces_of(a->rows * pieces, wanted), 16);
   if (pieces < wanted) w->rows_each = least_of(w->rows_each, most_of(16, fewer));

@@ -66,10 +66,13 @@ INLINE blocks_t blocks_at(const format_t format, const bool stored, const place_
 
 enum { FETCH = 2048 /* bytes ahead; half of it in each of several streams */ };
 
-/* Strip n of these blocks; what will be read so much later is fetched meanwhile, a share with each strip. */
-INLINE void strip_at(strip_t *s, const format_t format, const bool stored, const blocks_t *b, int n, const int ahead) {
-  const int64_t share = ROWS * size_of(format) * STRIP / numbers_of(format);
-  for (int64_t i = 0; !stored && i < share; i += 64) __builtin_prefetch(b->at + n * share + i + ahead);
+/* Strip n of these blocks; what will be read so much later is fetched meanwhile, a share with each strip: that of a
+   whole group, or of LANES rows where all of a group are met `together`. */
+INLINE void strip_at(strip_t *s, const format_t format, const bool stored, const blocks_t *b, int n,
+                     const bool together, const int ahead) {
+  const int64_t of_a_row = size_of(format) * STRIP / numbers_of(format);
+  const uint8_t *share = b->at + (n * ROWS + (together ? b->row : 0)) * of_a_row + ahead;
+  for (int64_t i = 0; !stored && i < (together ? LANES : ROWS) * of_a_row; i += 64) __builtin_prefetch(share + i);
   strip_of(s, format, stored, b, n);
 }
 
@@ -86,7 +89,7 @@ INLINE void int8_row(const rounded_t *x, const format_t format, const bool store
 #pragma GCC unroll 8
       for (int n = 0; n < strips; n++) {
         strip_t s;
-        strip_at(&s, format, stored, &block, n, count == 1 ? FETCH : FETCH / 2);
+        strip_at(&s, format, stored, &block, n, count > 1, count == 1 ? FETCH : FETCH / 2);
         sum[i] = add_strip(x, format, true, &s, sum[i], b * strips + n);
       }
     }
@@ -146,7 +149,7 @@ INLINE void unpack(strip_t *to, const format_t format, const bool stored, const 
     const blocks_t block = blocks_at(format, stored, p, b);
     for (int n = 0; n < strips; n++) {
       strip_t s;
-      strip_at(&s, format, stored, &block, n, FETCH);
+      strip_at(&s, format, stored, &block, n, false, FETCH);
       for (int j = 0; j < STRIP / 4; j++) s.w[j] -= bias;
 #ifdef vi_dot_pairs
       pair_up(&s, format);
