@@ -21,6 +21,11 @@ SETTINGS = {
     ),
     "isa_mask": ("", "instruction-set features to take away, separated by commas"),
     "disable": ("", "backends that must not be used, separated by commas"),
+    "trust": (
+        "",
+        "backends that are used without having been tried in a process of their own first, separated by "
+        "commas: for machines that forget between starts, and on which they have been tried",
+    ),
     "tune": (
         "auto",
         "auto: commands that run a model measure, once and for 2 s at most, which backend is fastest "
