@@ -61,8 +61,16 @@ SETTINGS = {
     ),
     "openblas": ("", "path of a system OpenBLAS library to use instead of scipy-openblas32"),
     "cache_dir": ("", "where measurements, verdicts and prepared data are kept"),
+    "model": (
+        "",
+        "the model that is taken where none is named: a path, a name, or hub:owner/name; empty: one that is "
+        "installed",
+    ),
     "models_dir": ("", "a folder with models that are found by name"),
-    "offline": ("off", "on: of models on a hub only what is in the cache is used; off: the rest is fetched"),
+    "offline": (
+        "off",
+        "on: of models on a hub only what is in the cache is used; off: the rest is fetched",
+    ),
 }
 
 
