@@ -258,7 +258,10 @@ def measure_calls(options: argparse.Namespace, folder: Path) -> dict[str, list[f
             if turn < 3:
                 continue
             times = {name: 1000 * seconds for name, seconds in answer["times"].items()}
-            note("a token with its share of the prompt, ms", times["model"] / answer["completion_tokens"])
+            note(
+                "a token with its share of the prompt, ms",
+                times["model"] / answer["completion_tokens"],
+            )
             note("handler outside the model, ms", times["call"] - times["model"])
             note("client and API, ms", 1000 * took - times["call"])
         for turn in range(3):

@@ -82,7 +82,7 @@ class LinuxReadings:
         return Fact(length, "prctl(PR_SVE_GET_VL)")
 
     def _features(self, arch: str) -> Fact[frozenset[str]]:
-        if arch == "aarch64":
+        if arch == "aarch64":  # the kernel says what all cores have
             source = f"getauxval: AT_HWCAP {self.hwcap:#x}, AT_HWCAP2 {self.hwcap2:#x}"
             length = self._vector_bits(arch).value
             names = _bits(HWCAP, self.hwcap) + _bits(HWCAP2, self.hwcap2)
