@@ -1,5 +1,6 @@
 """Fixtures that several test files use."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ from installing import site
 
 from lcm.backend import discovery, dispatch, native
 from lcm.building import compile_library
+from lcm.host.linux import LinuxReadings
+from lcm.host.macos import MacReadings
 
 __all__ = ["site"]
 
@@ -17,6 +20,22 @@ GENERIC = """
 #define TILE_VECTORS 2
 #include <lcm/simd/types.h>
 """
+
+
+@pytest.fixture(scope="session")
+def readings():
+    """Recorded readings by name, with changes; of Linux's `files`, a change adds to them."""
+    folder = Path(__file__).parent / "readings"
+
+    def readings(name: str, **changes: object) -> LinuxReadings | MacReadings:
+        data = json.loads((folder / f"{name}.json").read_text())
+        changes["files"] = {**data.get("files", {}), **changes.get("files", {})}
+        if "sysctl" in data:
+            return MacReadings(**data)
+        data["affinity"] = tuple(data["affinity"])
+        return LinuxReadings(**{**data, **changes})
+
+    return readings
 
 
 @pytest.fixture(scope="session")

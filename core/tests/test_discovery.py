@@ -368,8 +368,11 @@ NEEDS = {
 SELECTED = {
     "graviton2": {"openblas", "neon"},
     "graviton3": {"openblas", "neon", "sve"},
+    "graviton3e": {"openblas", "neon", "sve"},
     "graviton4": {"openblas", "neon", "sve"},
     "graviton3-vm-without-sve": {"openblas", "neon"},
+    "apple-m1-asahi": {"openblas", "neon"},
+    "rk3588": {"openblas", "neon"},
     "apple-m3": {"openblas", "neon", "accelerate", "metal"},
     "apple-m1-rosetta": {"openblas", "accelerate"},
     "x86-avx2": {"openblas", "avx2"},

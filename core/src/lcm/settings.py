@@ -21,6 +21,11 @@ SETTINGS = {
     ),
     "isa_mask": ("", "instruction-set features to take away, separated by commas"),
     "disable": ("", "backends that must not be used, separated by commas"),
+    "trust": (
+        "",
+        "backends that are used without having been tried in a process of their own first, separated by "
+        "commas: for machines that forget between starts, and on which they have been tried",
+    ),
     "tune": (
         "auto",
         "auto: commands that run a model measure, once and for 2 s at most, which backend is fastest "
@@ -56,8 +61,16 @@ SETTINGS = {
     ),
     "openblas": ("", "path of a system OpenBLAS library to use instead of scipy-openblas32"),
     "cache_dir": ("", "where measurements, verdicts and prepared data are kept"),
+    "model": (
+        "",
+        "the model that is taken where none is named: a path, a name, or hub:owner/name; empty: one that is "
+        "installed",
+    ),
     "models_dir": ("", "a folder with models that are found by name"),
-    "offline": ("off", "on: of models on a hub only what is in the cache is used; off: the rest is fetched"),
+    "offline": (
+        "off",
+        "on: of models on a hub only what is in the cache is used; off: the rest is fetched",
+    ),
 }
 
 

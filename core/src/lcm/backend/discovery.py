@@ -118,7 +118,10 @@ def _untried(plugin: Plugin, host: Host) -> Verdict:
 
 
 def _tried(plugin: Plugin, host: Host) -> Verdict:
-    """What the ledger knows of the plugin on this host, after an attempt if it knows nothing."""
+    """What the ledger knows of the plugin on this host, after an attempt if it knows nothing.
+
+    One that is trusted is not tried, but that an earlier process ended while opening it is heeded.
+    """
     key = _key(plugin, host)
     if key in _opened:
         return _said(plugin, _opened[key])
@@ -152,6 +155,8 @@ def _first_attempt(plugin: Plugin, key: str, *, sure: bool) -> Opened:
     if sure and outcome and outcome.state == "started":
         died = Opened("crashed", "an earlier attempt ended together with the process that made it")
         return _remember(plugin, key, died)
+    if _trust(plugin):
+        return Opened("ready")
     return _attempt(plugin, key, lambda: probe.attempt(plugin))
 
 
@@ -172,7 +177,7 @@ def _remember(plugin: Plugin, key: str, opened: Opened) -> Opened:
 
 def _said(plugin: Plugin, opened: Opened) -> Verdict:
     retry = "" if opened.state == "ready" else f"lcm backends --retry {plugin.name}"
-    reason = opened.reason or "passed its self-test"
+    reason = opened.reason or _trust(plugin) or "passed its self-test"
     return verdict(plugin, opened.state, reason, retry)
 
 
@@ -203,10 +208,20 @@ def _open(plugin: Plugin, host: Host) -> Opened | Verdict:
         return _opened[key]
 
 
+def _trust(plugin: Plugin) -> str:
+    """Why the plugin is used untried; empty where it is not."""
+    trusted = settings.find("trust")
+    if plugin.name in trusted.value.replace(",", " ").split():
+        return f"not tried: {trusted.source} says that it can be trusted"
+    return ""
+
+
 def _key(plugin: Plugin, host: Host) -> str:
-    """What an outcome depends on: host, versions, files, and the setting that bears its name."""
+    """What an outcome depends on: host, versions, files, the setting that bears its name, and trust."""
     setting = settings.get(plugin.name) if plugin.name in settings.SETTINGS else ""
     parts = [plugin.name, plugin.version, __version__, host.fingerprint(), plugin.files(), setting]
+    if _trust(plugin):
+        parts.append("trusted")
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 

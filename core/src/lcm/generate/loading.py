@@ -49,7 +49,11 @@ def _check_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> None:
 
 
 def find_model(name: str = "") -> Path:
-    """The folder of a model, or its GGUF file; `UsageError` names what there is."""
+    """The folder of a model, or its GGUF file; `UsageError` names what there is.
+
+    Without a name it is the one of the setting `model`, else the installed one.
+    """
+    name = name or settings.get("model")
     if name.startswith(hub.PREFIX):
         return hub.fetched(name)
     if name and (found := _as_model(Path(name).expanduser())):

@@ -1,7 +1,7 @@
 """TextModel: a model with its tokenizer, which completes text."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -130,7 +130,7 @@ class TextModel:
     def stream(
         self, prompt: str | Gap | Chat, *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
         stop: Sequence[str] = (), logprobs: int = 0,
-    ) -> Iterator[Piece]:  # fmt: skip
+    ) -> Generator[Piece]:  # fmt: skip
         """The prompt's continuation as it comes; `ContextError` if it cannot fit the model's context.
 
         Without `max_tokens` it ends after 128 tokens, or where the context is full; an answer only there, if

@@ -34,7 +34,8 @@ HWCAP = _names(
     """
     fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma
     lrcpc dcpop sha3 sm3 sm4 asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm ssbs sb paca
-    pacg
+    pacg gcs cmpbr fprcvt f8mm8 f8mm4 svef16mm sveeltperm sveaes2 svebfscale sve2p2 sme2p2
+    smesbitperm smeaes smesfexpa smestmop smesmop4
     """
 )
 HWCAP2 = _names(

@@ -6,23 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from lcm.host import calls
+from lcm.host import arm_parts, calls
 from lcm.host.features import HWCAP, HWCAP2, X86_CPUID, X86_FEATURES
 from lcm.host.record import POINTER_BITS, Fact, Host, architecture
 
 _CPUS = "/sys/devices/system/cpu"
 
-# CPU implementer and part, to what people call it. A label, never a reason to do anything.
-ARM_PARTS = {
-    (0x41, 0xD08): "Cortex-A72 (Graviton1)",
-    (0x41, 0xD0C): "Neoverse N1 (Graviton2)",
-    (0x41, 0xD40): "Neoverse V1 (Graviton3)",
-    (0x41, 0xD49): "Neoverse N2",
-    (0x41, 0xD4F): "Neoverse V2 (Graviton4)",
-    (0x41, 0xD84): "Neoverse V3",
-    (0x41, 0xD0B): "Cortex-A76",
-    (0x46, 0x001): "A64FX",
-}
+# An efficiency core's capacity, of that of the strongest: those of an RK3588 have 0.52 before its clocks
+# are known, those of an Apple M2 0.51; the middle cores of phones with two kinds have 0.7 and more.
+MUCH_WEAKER = 0.6
+_DMI = "/sys/devices/virtual/dmi/id"
+_LONGEST = 1 << 16  # of a file's text: of a hundred processors the start will do
 
 
 @dataclass(frozen=True)
@@ -43,8 +37,11 @@ class LinuxReadings:
     def take(cls) -> "LinuxReadings":
         affinity = tuple(sorted(os.sched_getaffinity(0)))
         machine = platform.machine()
-        arm = machine == "aarch64"
-        names = _system_files(affinity) + _cgroup_files(_read("/proc/self/cgroup"))
+        arm = architecture(machine, bits=POINTER_BITS) == "aarch64"
+        files = {name: _read(name) for name in _files_of_cores(affinity)}
+        names = _system_files(_strongest(affinity, files))
+        names += _cgroup_files(_read("/proc/self/cgroup"))
+        files |= {name: _read(name) for name in names}
         return cls(
             machine=machine,
             bits=POINTER_BITS,
@@ -53,7 +50,7 @@ class LinuxReadings:
             hwcap=calls.auxiliary_value(16) if arm else 0,
             hwcap2=calls.auxiliary_value(26) if arm else 0,
             sve_vl=calls.sve_vector_length() if arm else -1,
-            files={name: text for name in names if (text := _read(name))},
+            files={name: text for name, text in files.items() if text},
             cpuid=tuple(map(calls.usable_cpuid, range(7))) if machine == "x86_64" else (),
         )
 
@@ -63,7 +60,7 @@ class LinuxReadings:
         return Host(
             os=Fact("linux", "sys.platform"),
             arch=Fact(arch, "uname"),
-            label=self._label(),
+            label=self._label(arch),
             features=self._features(arch),
             vector_bits=self._vector_bits(arch),
             l1d=self._cache(1),
@@ -85,11 +82,13 @@ class LinuxReadings:
         return Fact(length, "prctl(PR_SVE_GET_VL)")
 
     def _features(self, arch: str) -> Fact[frozenset[str]]:
-        if arch == "aarch64":
+        if arch == "aarch64":  # the kernel says what all cores have
             source = f"getauxval: AT_HWCAP {self.hwcap:#x}, AT_HWCAP2 {self.hwcap2:#x}"
             length = self._vector_bits(arch).value
             names = _bits(HWCAP, self.hwcap) + _bits(HWCAP2, self.hwcap2)
             return Fact(frozenset([*names, *([f"sve{length}"] if length else [])]), source)
+        if arch == "arm":
+            return Fact(frozenset(), "not looked for in a 32-bit process")
         flags = next(iter(self._processors()), {}).get("flags", "").split()
         features = frozenset(flags).intersection(X86_FEATURES)
         if not self.cpuid or not all(self.cpuid):
@@ -104,20 +103,35 @@ class LinuxReadings:
         pairs = [dict(_pair(line) for line in stanza.splitlines()) for stanza in stanzas]
         return [pair for pair in pairs if "processor" in pair]
 
-    def _label(self) -> Fact[str]:
-        usable = {str(cpu) for cpu in self.affinity}
-        names = []
-        for cpu in self._processors():
-            if "model name" in cpu:
-                names.append(" ".join(cpu["model name"].split()))
-            elif "CPU part" in cpu and cpu["processor"] in usable:
-                key = (int(cpu.get("CPU implementer", "0"), 16), int(cpu["CPU part"], 16))
-                names.append(ARM_PARTS.get(key, f"Arm part {key[0]:#04x}:{key[1]:#05x}"))
-        source = "/proc/cpuinfo over the usable CPUs" if names else "uname"
-        return Fact(" + ".join(dict.fromkeys(names)) or self.machine, source)
+    def _label(self, arch: str) -> Fact[str]:
+        if arch in ("aarch64", "arm"):
+            return self._arm_label()
+        models = [" ".join(cpu.get("model name", "").split()) for cpu in self._processors()]
+        label = " + ".join(dict.fromkeys(filter(None, models)))
+        return Fact(label, "/proc/cpuinfo") if label else Fact(self.machine, "uname")
+
+    def _arm_label(self) -> Fact[str]:
+        """The kinds of usable cores; under an emulator /proc/cpuinfo may be another processor's."""
+        texts = {int(cpu["processor"]): cpu for cpu in self._processors() if "CPU part" in cpu}
+        parts, sources = [], []
+        for cpu in self.affinity:
+            midr = f"{_CPUS}/cpu{cpu}/regs/identification/midr_el1"
+            if text := texts.get(cpu):
+                parts.append((int(text.get("CPU implementer", "0"), 16), int(text["CPU part"], 16)))
+                sources.append("/proc/cpuinfo")
+            elif part := arm_parts.of_midr(self.files.get(midr, "")):
+                parts.append(part)
+                sources.append(f"{_CPUS}/cpu*/regs/identification/midr_el1")
+        if not parts:
+            return Fact(self.machine, "uname; neither /proc/cpuinfo nor midr_el1 tells a part")
+        vendor, product = (
+            self.files.get(f"{_DMI}/{name}", "").strip() for name in ("sys_vendor", "product_name")
+        )
+        label = arm_parts.label(parts, vendor=vendor, product=product)
+        return Fact(label, f"{' and '.join(dict.fromkeys(sources))} over the usable CPUs")
 
     def _cache(self, level: int) -> Fact[int | None]:
-        folder = f"{_CPUS}/cpu{self.affinity[0]}/cache"
+        folder = f"{_CPUS}/cpu{_strongest(self.affinity, self.files)}/cache"
         for index in range(5):
             name = f"{folder}/index{index}/"
             kind = self.files.get(name + "type", "").strip()
@@ -127,16 +141,20 @@ class LinuxReadings:
         return Fact(None, f"nothing in {folder}")
 
     def _efficiency(self) -> Fact[int]:
-        """Usable cores that are slower by design: on Intel's list, or under half the capacity."""
+        """Usable cores that are slower by design: on Intel's list, or the weakest, and much weaker.
+
+        Of three kinds, as in a Pixel, the middle one is none; cores of a kind may differ by a quarter.
+        """
         atoms = self.files.get("/sys/devices/cpu_atom/cpus")
         if atoms:
             few = _cpu_list(atoms) & set(self.affinity)
             return Fact(len(few), "/sys/devices/cpu_atom/cpus")
-        texts = [self.files.get(f"{_CPUS}/cpu{cpu}/cpu_capacity", "") for cpu in self.affinity]
-        capacity = [int(text) for text in texts if text.strip().isdigit()]
+        capacity = [one for cpu in self.affinity if (one := _capacity(cpu, self.files))]
         if not capacity:
             return Fact(0, "no cpu_capacity in sysfs")
-        return Fact(sum(2 * one < max(capacity) for one in capacity), f"{_CPUS}/cpu*/cpu_capacity")
+        differs = min(capacity) < MUCH_WEAKER * max(capacity)
+        weakest = sum(one <= 1.25 * min(capacity) for one in capacity)
+        return Fact(weakest if differs else 0, f"{_CPUS}/cpu*/cpu_capacity")
 
     def _quota(self) -> Fact[float | None]:
         quotas: list[tuple[float, str]] = []
@@ -155,13 +173,29 @@ class LinuxReadings:
         return Fact(None, "no /proc/meminfo")
 
 
-def _system_files(affinity: tuple[int, ...]) -> list[str]:
-    cache = f"{_CPUS}/cpu{affinity[0]}/cache"
+def _files_of_cores(affinity: tuple[int, ...]) -> list[str]:
+    parts = ("cpu_capacity", "regs/identification/midr_el1")
+    return [f"{_CPUS}/cpu{cpu}/{part}" for cpu in affinity for part in parts]
+
+
+def _system_files(core: int) -> list[str]:
+    cache = f"{_CPUS}/cpu{core}/cache"
     return [
         "/proc/cpuinfo", "/proc/meminfo", "/proc/self/cgroup", "/sys/devices/cpu_atom/cpus",
         *(f"{cache}/index{i}/{part}" for i in range(5) for part in ("level", "type", "size")),
-        *(f"{_CPUS}/cpu{cpu}/cpu_capacity" for cpu in affinity),
+        f"{_DMI}/sys_vendor", f"{_DMI}/product_name",
     ]  # fmt: skip
+
+
+def _capacity(cpu: int, files: Mapping[str, str]) -> int:
+    """What Linux's scheduler takes the core to be worth, 1024 at most; 0 if it does not say."""
+    text = files.get(f"{_CPUS}/cpu{cpu}/cpu_capacity", "").strip()
+    return int(text) if text.isdigit() else 0
+
+
+def _strongest(affinity: tuple[int, ...], files: Mapping[str, str]) -> int:
+    """The first of the usable cores that are worth most: its caches are those that count."""
+    return max(affinity, key=lambda cpu: _capacity(cpu, files))
 
 
 def _cgroup_files(memberships: str) -> list[str]:
@@ -182,12 +216,13 @@ def _cgroup_files(memberships: str) -> list[str]:
 
 
 def _read(name: str) -> str:
-    """The file's text, empty if there is none; of a hundred processors the start will do."""
+    """The file's text, empty if there is none; a long one ends where its last whole paragraph does."""
     try:
         with open(name, encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 16)
+            text = file.read(_LONGEST)
     except OSError:
         return ""
+    return text[: text.rfind("\n\n") + 2] if len(text) == _LONGEST else text
 
 
 def _pair(line: str) -> tuple[str, str]:

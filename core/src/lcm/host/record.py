@@ -143,6 +143,6 @@ POINTER_BITS = struct.calcsize("P") * 8  # of this process
 
 def architecture(machine: str, *, bits: int) -> str:
     """The architecture of a process with pointers of `bits` on a machine of that name."""
-    names = {"arm64": "aarch64", "amd64": "x86_64"}
+    names = {"arm64": "aarch64", "amd64": "x86_64", "armv7l": "arm", "armv8l": "arm"}
     arch = names.get(machine.lower(), machine.lower())
     return arch if bits == 64 else {"x86_64": "x86", "aarch64": "arm"}.get(arch, arch)

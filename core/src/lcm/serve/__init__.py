@@ -1,0 +1,1 @@
+"""Completion as a service: what others' servers call."""
