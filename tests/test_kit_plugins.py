@@ -1,5 +1,7 @@
 """The plugins made of the kit, as built: what their libraries export and need, and whom they are for."""
 
+import hashlib
+import itertools
 import os
 import re
 import shlex
@@ -189,6 +191,33 @@ def test_every_exponent_of_mxfp4_is_a_power_of_two(plugin, format):
     with dispatch.use_backend(plugin.name), no_grad():
         found = ops.linear_int8(x, Tensor(stored, format)).numpy()[0]
     np.testing.assert_array_equal(found, wanted.astype(np.float32))
+
+
+# Of the results below, on every processor: sums of whole numbers are exact, and each strip's is added by one
+# multiply-add, in the order of the strips.
+SAME_BITS = {"q8_0": "dc7d019e14babd3b", "q4_0": "36dafd5c666f0200"}
+
+
+@pytest.mark.parametrize("format", SAME_BITS)
+def test_products_of_bytes_have_the_same_bits_on_every_processor(fitting, format):
+    rng = np.random.default_rng(7)
+    storage = formats.FORMATS[format].storage
+    blocks = rng.integers(0, 256, (32, 6, storage.itemsize), np.uint8)
+    scales = rng.integers(1 << 10, 1 << 14, (32, 6, 1)).astype("<u2")  # f16 from 2^-14 to 2^-1
+    blocks[:, :, :2] = scales.view(np.uint8)
+    stored = blocks.reshape(32, -1).view(storage)
+    weights = {format: stored[:19], f"{format}_x16": formats.interleave(stored, f"{format}_x16")}
+    x = rng.integers(-(1 << 20), 1 << 20, (37, 6 * 32)).astype(np.float32) / 4096
+
+    def product(name, rows):
+        return ops.linear_int8(Tensor(x[:rows]), Tensor(weights[name], name)).numpy()
+
+    with dispatch.use_backend(fitting.name), no_grad():
+        whole = product(f"{format}_x16", 37)
+        for name, rows in itertools.product(weights, (1, 2, 9, 37)):
+            found = product(name, rows)
+            np.testing.assert_array_equal(found, whole[:rows, : found.shape[1]])
+    assert hashlib.sha256(whole.tobytes()).hexdigest()[:16] == SAME_BITS[format]
 
 
 # The extras: what `pip install 'lcm[cpu]'` brings, and where.
