@@ -2,7 +2,7 @@
 #include <arm_neon.h>
 
 #define LANES 4
-#define TILE_ROWS 8
+#define TILE_ROWS 8 /* of the matrix product's tile in registers: 8 x 3 sums, 3 vectors of y, 1 of x */
 #define TILE_VECTORS 3
 #include <lcm/simd/types.h>
 
