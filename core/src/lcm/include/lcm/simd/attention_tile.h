@@ -186,11 +186,14 @@ INLINE void score_tile(vf s[BAND_TILE][2], const float *const *k, const float *q
                        const int vectors) {
   for (int i = 0; i < BAND_TILE; i++)
     for (int n = 0; n < vectors; n++) s[i][n] = (vf){0};
+#pragma GCC unroll 4
   for (int64_t d = 0; d < width; d++) {
     vf lanes[2];
     for (int n = 0; n < vectors; n++) lanes[n] = vf_load(q + d * BAND + n * LANES);
-    for (int i = 0; i < BAND_TILE; i++)
-      for (int n = 0; n < vectors; n++) s[i][n] += k[i][d] * lanes[n];
+    for (int i = 0; i < BAND_TILE; i++) {
+      const vf kd = vf_all_at(k[i] + d);
+      for (int n = 0; n < vectors; n++) s[i][n] += kd * lanes[n];
+    }
   }
 }
 
@@ -205,13 +208,14 @@ INLINE void mix_tile(float *y, const vf keep[2], const float *v, int64_t step, c
   for (; j < both; j++, v += step) {
     const vf p0 = vf_load(p + j * BAND), p1 = vf_load(p + j * BAND + LANES);
     for (int i = 0; i < BAND_TILE; i++) {
-      sum[i][0] += v[at[i]] * p0;
-      sum[i][1] += v[at[i]] * p1;
+      const vf number = vf_all_at(v + at[i]);
+      sum[i][0] += number * p0;
+      sum[i][1] += number * p1;
     }
   }
   for (; j < keys; j++, v += step) {
     const vf p1 = vf_load(p + j * BAND + LANES);
-    for (int i = 0; i < BAND_TILE; i++) sum[i][1] += v[at[i]] * p1;
+    for (int i = 0; i < BAND_TILE; i++) sum[i][1] += vf_all_at(v + at[i]) * p1;
   }
   for (int i = 0; i < BAND_TILE; i++)
     for (int n = 0; n < 2; n++) vf_store(y + i * BAND + n * LANES, sum[i][n]);
