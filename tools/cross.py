@@ -3,8 +3,8 @@
     python tools/cross.py wheels/                                      for all of PLATFORMS
     python tools/cross.py wheels/ --platform manylinux_2_17_aarch64    for one of them
 
-One machine builds for all of them, whatever it is: the compiler is zig, from the package ziglang, which brings
-the headers and stubs of each system's C library. A wheel is for any Python 3, and for the oldest system named.
+One machine builds for all of them, whatever it is: the compiler is zig, from the package ziglang, which
+brings the headers and stubs of each system's C library. A wheel is for any Python 3.
 """
 
 import argparse
@@ -54,14 +54,15 @@ def main() -> None:
 def build_plugins(folder: Path, tag: str) -> None:
     """The wheels of the plugins whose manifests name the platform."""
     platform = PLATFORMS[tag]
-    compiler = shlex.join([*COMPILER, platform.target])
+    environment = {**os.environ, "CC": shlex.join([*COMPILER, platform.target])}
     named = f"--config-settings=--build-option=--plat-name={tag}"
     for manifest in sorted(ROOT.glob("plugins/*/src/*/lcm_backend.toml")):
         needs = tomllib.loads(manifest.read_text(encoding="utf-8"))
         # One that names no processor has no code for one.
-        if platform.os in needs.get("os", ()) and platform.arch in needs.get("arch", ()):
-            if not build(manifest.parents[2], folder, named, environment={**os.environ, "CC": compiler}):
-                sys.exit(f"{manifest.parents[2].name}: the compiler for {tag} cannot be used")
+        if platform.os not in needs.get("os", ()) or platform.arch not in needs.get("arch", ()):
+            continue
+        if not build(manifest.parents[2], folder, named, environment=environment):
+            sys.exit(f"{manifest.parents[2].name}: the compiler for {tag} cannot be used")
 
 
 if __name__ == "__main__":
