@@ -82,7 +82,7 @@ def test_where_sve_is_masked_neon_is_used_and_sve_says_so(expected):
     rows = {row["name"]: row for row in lcm("backends", "--json", LCM_ISA_MASK="sve")}
     assert rows["neon"]["state"] == "ready"
     assert rows["sve"]["state"] == "ineligible"
-    assert rows["sve"]["reason"] == "needs sve, taken away by LCM_ISA_MASK"
+    assert rows["sve"]["reason"] == "needs sve, taken away by environment LCM_ISA_MASK"
     code = (
         "import json\nfrom lcm.backend import dispatch\n"
         "print(json.dumps(dispatch.decide('linear', dict(rows=1, inputs=128, outputs=352)).backend))"
