@@ -10,24 +10,27 @@ import re
 import sys
 from pathlib import Path
 
-# Both have the option, but zig means by it a processor: the level of the architecture is a feature there.
+# Both have these options, but zig means by both what -mcpu means: the last of them, and not the others.
+TUNE = "-mtune="
 MARCH = re.compile(r"-march=armv(\d)(?:\.(\d))?-a((?:\+\w+)*)")
 FEATURES = {"fp16": "fullfp16"}  # where zig's name of an extension is another than gcc's
 
 
 def arguments(target: str, given: list[str]) -> list[str]:
     """What zig is to be told. It would put in symbols for a debugger, ten times as large as the code."""
-    return ["cc", "-target", target, "-s", *map(option, given)]
+    return ["cc", "-target", target, "-s", *(word for one in given for word in option(one))]
 
 
-def option(given: str) -> str:
-    """An option as zig has it."""
+def option(given: str) -> list[str]:
+    """An option as zig has it: the level of an architecture is a feature, tuning is the compiler's alone."""
+    if given.startswith(TUNE):
+        return ["-Xclang", "-tune-cpu", "-Xclang", given.removeprefix(TUNE)]
     if not (found := MARCH.fullmatch(given)):
-        return given
+        return [given]
     version, step, extensions = found.groups()
     level = f"v{version}_{step}a" if step else f"v{version}a"
     names = [FEATURES.get(name, name) for name in extensions.split("+")[1:]]
-    return "+".join(["-mcpu=generic", level, *names])
+    return ["+".join(["-mcpu=generic", level, *names])]
 
 
 def main(target: str, *given: str) -> None:

@@ -169,5 +169,7 @@ def test_gccs_names_of_processors_become_zigs():
     }
     assert given
     for option in given:
-        said = zigcc.option(option)
+        (said,) = zigcc.option(option)
         assert re.fullmatch(r"-mcpu=generic\+v\d(_\d)?a(\+\w+)*", said), option
+    assert zigcc.option("-mtune=neoverse-n2")[1::2] == ["-tune-cpu", "neoverse-n2"]
+    assert zigcc.option("-O3") == ["-O3"]
