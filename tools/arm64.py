@@ -46,11 +46,11 @@ class Processor(NamedTuple):
 
 PROCESSORS = {
     "n1": Processor("neoverse-n1", OLDER, ("neon",), claims=""),
-    "v1": Processor("neoverse-v1", NEWER, ("neon", "sve")),
-    "n2": Processor("neoverse-n2", NEWER, ("sve",)),  # of neon, v1 has the same library
+    "v1": Processor("neoverse-v1", NEWER, ("sve",)),  # of neon, max has the same library
+    "n2": Processor("neoverse-n2", NEWER, ("sve",)),
     "a72": Processor("cortex-a72", OLDER, ("neon",)),
     "a64fx": Processor("a64fx", OLDER, ("sve",)),  # of neon, a72 has the same library
-    "max": Processor("max,sme=off,sve-default-vector-length=-1", OLDER),
+    "max": Processor("max,sme=off,sve-default-vector-length=-1", OLDER, ("neon",)),
 }
 TAG = "manylinux_2_17_aarch64"
 PLATFORM = (
