@@ -5,7 +5,6 @@ import itertools
 import os
 import re
 import shlex
-import struct
 import subprocess
 import sys
 from importlib import metadata
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from elf import Elf
 from packaging.requirements import Requirement
 
 import lcm
@@ -55,46 +55,6 @@ def fitting(plugin):
 @pytest.fixture
 def libraries(plugin):
     return [Elf(plugin.folder / library) for library in plugin.manifest.libraries]
-
-
-class Elf:
-    """A 64-bit shared library of Linux, as far as it is looked at here."""
-
-    TABLE, DYNAMIC, SYMBOLS = 0, 6, 11  # kinds of sections
-    NEEDED, INIT_ARRAY_SIZE = 1, 27  # kinds of entries in the dynamic section
-
-    def __init__(self, path):
-        self._bytes = path.read_bytes()
-        assert self._bytes[:6] == b"\x7fELF\x02\x01"
-        offset, size, count = (
-            *struct.unpack_from("<Q", self._bytes, 40),
-            *struct.unpack_from("<2H", self._bytes, 58),
-        )
-        self._sections = [
-            struct.unpack_from("<2I4Q2I2Q", self._bytes, offset + i * size) for i in range(count)
-        ]
-
-    def _rows(self, kind, form):
-        """The rows of the section of this kind, and the offset of its texts."""
-        _, _, _, _, offset, size, texts, *_ = next(s for s in self._sections if s[1] == kind)
-        return struct.iter_unpack(form, self._bytes[offset : offset + size]), self._sections[texts][
-            4
-        ]
-
-    def _text(self, at):
-        return self._bytes[at : self._bytes.index(0, at)].decode()
-
-    def exports(self):
-        rows, texts = self._rows(self.SYMBOLS, "<I2BH2Q")
-        return {self._text(texts + name) for name, _, _, section, _, _ in rows if name and section}
-
-    def needs(self):
-        rows, texts = self._rows(self.DYNAMIC, "<2Q")
-        return {self._text(texts + value) for kind, value in rows if kind == self.NEEDED}
-
-    def constructors(self):
-        rows, _ = self._rows(self.DYNAMIC, "<2Q")
-        return sum(value // 8 for kind, value in rows if kind == self.INIT_ARRAY_SIZE)
 
 
 @elf

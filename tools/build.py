@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,10 @@ def projects() -> list[Path]:
     return [ROOT / "core", *sorted(plugins), *sorted(models)]
 
 
-def build(project: Path, folder: Path) -> Path | None:
-    """The project's wheel, or None where this machine cannot build it."""
+def build(
+    project: Path, folder: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> Path | None:
+    """The project's wheel, or None where this machine cannot build it; `options` are pip's."""
     name = project_table(project)["name"]
     with tempfile.TemporaryDirectory() as temporary:
         copy, out = Path(temporary, name), Path(temporary, "out")
@@ -64,8 +67,11 @@ def build(project: Path, folder: Path) -> Path | None:
             project, copy, ignore=lambda folder, names: left_out(project, folder, names)
         )
         shutil.copy2(ROOT / "LICENSE", copy)  # every wheel carries it
-        command = (*PIP, "wheel", "--no-deps", "--find-links", folder, "--wheel-dir", out, copy)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        places = ("--find-links", folder, "--wheel-dir", out)
+        done = subprocess.run(
+            (*PIP, "wheel", "--no-deps", *places, *options, copy),
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
         if done.returncode:
             text = done.stdout + done.stderr
             if found := NOT_HERE.search(text):
