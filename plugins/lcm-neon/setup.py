@@ -4,8 +4,8 @@ from setuptools import setup
 
 from lcm.building import kernels
 
-# Atomic operations in line: the compilers' own choice, made at run time, is made by a constructor. Processors that
-# are tuned for find work by themselves: compilers that look for it too run out of registers.
+# Atomic operations in line: the compilers' own choice, made at run time, is made by a constructor. Processors
+# that are tuned for find work by themselves: compilers that look for it too run out of registers.
 FLAGS = ["-mno-outline-atomics", "-mtune=neoverse-n2"]
 
 VARIANTS = {
