@@ -1,7 +1,7 @@
 """Build what AWS Lambda runs on arm64: a folder for a container's image, and the same as a zip.
 
-    python tools/build.py wheels                  our wheels; put those of plugins for aarch64 beside them
-    python examples/aws-lambda/build.py wheels    build/package and build/function.zip, beside this file
+    python tools/cross.py wheels --platform manylinux_2_17_aarch64    our wheels, with kernels
+    python examples/aws-lambda/build.py wheels     build/package and build/function.zip, beside this file
 
 Dependencies come as wheels for aarch64, whatever machine this is; nothing of them is run. The model is the
 one in the box, or any other that `lcm quantize` takes, in q8_0.
@@ -19,7 +19,7 @@ MOST_UNZIPPED = 250 * 2**20  # of a function's code, Lambda takes no more
 MOST_DIRECT = 50 * 2**20  # of a zip that is uploaded directly; a larger one goes through S3
 GLIBC = range(17, 35)  # 2.17 to 2.34, which Amazon Linux 2023 has
 PLUGINS = ("lcm_neon", "lcm_sve")
-LEFT_OUT = ("tests", "__pycache__", "*.pyi", "bin")
+LEFT_OUT = ("tests", "__pycache__", "*.pyi", "bin", "direct_url.json")
 
 
 def main() -> None:
