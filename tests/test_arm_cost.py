@@ -9,7 +9,6 @@ from arm import loops, recorded, tables
 ROOT = Path(__file__).parent.parent
 SVE = {"neoverse-v1": "sve256 i8mm", "neoverse-v2": "sve128 i8mm"}  # the processors with both
 SLOWER = 1.1  # less is no reason to leave the prior's choice: docs/how-dispatch-decides.md
-SLOWER_YET = {("neoverse-v1", "attention_scores"): 1.2}  # see REACHED
 
 
 @pytest.fixture
@@ -123,8 +122,7 @@ def test_the_tile_takes_85_percent_of_the_multiply_adds_that_a_core_can_issue(do
     assert document["loops"]["tile"][place]["share"] > 0.85
 
 
-# Attention's scores are computed four numbers of a key at a time, whose addresses sve256 computes one by one.
-AIMED_AT, REACHED = 0.6, {"attention": 0.64}
+AIMED_AT, REACHED = 0.6, {"attention": 0.61}
 
 
 @pytest.mark.parametrize(
@@ -146,4 +144,4 @@ def test_the_prior_takes_sve_before_neon_and_no_loop_is_much_slower_by_it(docume
         sve, neon = (
             cycles(document, loop, f"{core}, {library}") for library in (SVE[core], "neon i8mm")
         )
-        assert sve <= SLOWER_YET.get((core, loop), SLOWER) * neon, loop
+        assert sve <= SLOWER * neon, loop

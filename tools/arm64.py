@@ -165,7 +165,7 @@ def unpack_qemu(path: Path) -> None:
 def make_host(path: Path) -> None:
     """A Python of this machine's with the compiler, which also computes what is expected."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", path], check=True)
-    pip("--python", str(path / "bin/python"), "install", "pip", "ziglang>=0.16")
+    pip("--python", str(path / "bin/python"), "install", "pip", "ziglang==0.17.1")
 
 
 def build_wheels(path: Path, host: Path) -> None:

@@ -10,7 +10,7 @@ from lcm import host
 from lcm.backend import discovery, dispatch, selftest
 from lcm.host.features import SVE_LENGTHS
 
-SET_LENGTH = 50  # prctl's PR_SVE_SET_VL, in bytes
+SET_LENGTH, GET_LENGTH = 50, 51  # prctl's PR_SVE_SET_VL and PR_SVE_GET_VL, in bytes
 LENGTHS = (128, 256, 512, 1024, 2048)
 BUILT = (128, 256, 512)
 
@@ -21,15 +21,18 @@ def set_length(processor, monkeypatch):
     if processor != "max":
         pytest.skip(f"{processor} has one length")
     monkeypatch.setenv("LCM_THREADS", "1")
+    prctl = ctypes.CDLL(None).prctl
+    before = prctl(GET_LENGTH, 0, 0, 0, 0) & 0xFFFF
 
     def set_length(bits):
-        assert ctypes.CDLL(None).prctl(SET_LENGTH, bits // 8, 0, 0, 0) & 0xFFFF == bits // 8
+        assert prctl(SET_LENGTH, bits // 8, 0, 0, 0) & 0xFFFF == bits // 8
         plain = os.environ["ARM64_CPU"].rpartition("=")[0]
         monkeypatch.setenv("ARM64_CPU", f"{plain}={bits // 8}")
         host.probe.cache_clear()
         dispatch.reset()
 
     yield set_length
+    prctl(SET_LENGTH, before, 0, 0, 0)
     host.probe.cache_clear()
     dispatch.reset()
 

@@ -186,7 +186,6 @@ INLINE void score_tile(vf s[BAND_TILE][2], const float *const *k, const float *q
                        const int vectors) {
   for (int i = 0; i < BAND_TILE; i++)
     for (int n = 0; n < vectors; n++) s[i][n] = (vf){0};
-#pragma GCC unroll 4
   for (int64_t d = 0; d < width; d++) {
     vf lanes[2];
     for (int n = 0; n < vectors; n++) lanes[n] = vf_load(q + d * BAND + n * LANES);

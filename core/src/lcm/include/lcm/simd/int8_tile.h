@@ -19,19 +19,22 @@ enum {
   STREAMS = 4,                     /* of weights that one row of x meets side by side */
 };
 
-/* What the sums of products with both halves of a strip of weights add to the total of a row of x, whose numbers
-   for this strip are at `place`. */
-INLINE vf add_scaled(const rounded_t *x, const format_t format, const strip_t *s, vf total, int64_t place,
-                     const vf first, const vf second) {
-  const int parts = parts_of(format);
-  const float scale = x->scale[place];
-  if (parts == 2) total += (first * s->scale[0] + second * s->scale[1]) * scale;
-  else total += first * (s->scale[0] * scale);
-  for (int i = 0; has_minimum(format) && i < parts; i++) total -= s->minimum[i] * x->sum[i * x->all + place];
+/* What the minima of a strip of weights take from the total of a row of x, whose numbers for it are at `place`. */
+INLINE vf take_minima(const rounded_t *x, const format_t format, const strip_t *s, vf total, int64_t place) {
+  for (int i = 0; has_minimum(format) && i < parts_of(format); i++)
+    total -= s->minimum[i] * x->sum[i * x->all + place];
   return total;
 }
 
-/* What the strip, which has what is too much or not, adds to the total of the row whose strip at `place` meets it. */
+/* What the sums of products with both halves of the strip add to it. */
+INLINE vf add_scaled(const rounded_t *x, const format_t format, const strip_t *s, vf total, int64_t place,
+                     const vf first, const vf second) {
+  const float scale = x->scale[place];
+  if (parts_of(format) == 2) return total + (first * s->scale[0] + second * s->scale[1]) * scale;
+  return total + first * (s->scale[0] * scale);
+}
+
+/* What the strip, which has what is too much or not, adds but for its minima. */
 INLINE vf add_strip(const rounded_t *x, const format_t format, const bool biased, const strip_t *s, vf total,
                     int64_t place) {
   const int parts = parts_of(format), count = STRIP / 4 / parts;
@@ -80,8 +83,8 @@ INLINE void strip_at(strip_t *s, const format_t format, const bool stored, const
 INLINE void int8_row(const rounded_t *x, const format_t format, const bool stored, const int count,
                      const place_t *places, vf *total) {
   const int strips = (int)(numbers_of(format) / STRIP);
-  vf sum[STREAMS];
-  for (int i = 0; i < count; i++) sum[i] = vf_all(0);
+  vf sum[STREAMS], minima[STREAMS]; /* apart, so that neither waits for the other */
+  for (int i = 0; i < count; i++) sum[i] = minima[i] = vf_all(0);
   for (int64_t b = 0; b < places->blocks; b++) {
 #pragma GCC unroll 8
     for (int i = 0; i < count; i++) {
@@ -91,10 +94,11 @@ INLINE void int8_row(const rounded_t *x, const format_t format, const bool store
         strip_t s;
         strip_at(&s, format, stored, &block, n, count > 1, count == 1 ? FETCH : FETCH / 2);
         sum[i] = add_strip(x, format, true, &s, sum[i], b * strips + n);
+        minima[i] = take_minima(x, format, &s, minima[i], b * strips + n);
       }
     }
   }
-  for (int i = 0; i < count; i++) total[i] = sum[i];
+  for (int i = 0; i < count; i++) total[i] = has_minimum(format) ? sum[i] + minima[i] : sum[i];
 }
 
 #ifdef vi_dot_pairs
@@ -177,8 +181,10 @@ INLINE void int8_rows(const rounded_t *x, const format_t format, const int rows,
   for (int i = 0; i < rows; i++) all[i] = vf_all(0);
   for (int64_t n = 0; n < own.strips; n++)
 #pragma GCC unroll 8
-    for (int i = 0; i < rows; i++)
-      all[i] = add_strip(&own, format, !SIGNS, s + n, all[i], place + n * GROUP + i);
+    for (int i = 0; i < rows; i++) {
+      const int64_t at = place + n * GROUP + i;
+      all[i] = take_minima(&own, format, s + n, add_strip(&own, format, !SIGNS, s + n, all[i], at), at);
+    }
   for (int i = 0; i < rows; i++) total[i] = all[i];
 #endif
 }
@@ -198,9 +204,11 @@ INLINE void add_tiles(const rounded_t *x, const format_t format, const int strip
   tile_dots(sum, count, whole, STRIP, w);
   for (int k = 0; k < strips; k++)
 #pragma GCC unroll 16
-    for (int i = 0; i < TILE_OF_ROWS; i++)
-      total[i] = add_scaled(x, format, s + n + k, total[i], strip_place(x, r, n + k) + i, numbers(sum[k * parts][i]),
-                            numbers(sum[k * parts + parts - 1][i]));
+    for (int i = 0; i < TILE_OF_ROWS; i++) {
+      const int64_t at = strip_place(x, r, n + k) + i;
+      const vf first = numbers(sum[k * parts][i]), second = numbers(sum[k * parts + parts - 1][i]);
+      total[i] = take_minima(x, format, s + n + k, add_scaled(x, format, s + n + k, total[i], at, first, second), at);
+    }
 }
 
 /* LANES outputs, o …, of TILE_OF_ROWS rows of x from row r on. */

@@ -33,24 +33,29 @@ typedef struct {
 
 INLINE int64_t stream_row(streams_t s, int j) { return s.first + j * s.apart; }
 
-/* sum[i, j] += x[r + i, k…] weight[row j, k…], for the n numbers from k on. */
+/* sum[i, j] += x[r + i, k…] weight[row j, k…], for the n numbers from k on; if told to, what comes is fetched. */
 INLINE void skinny_step(const skinny_t *a, const format_t format, const int rows, const int outputs, int64_t r,
-                        streams_t o, int64_t k, int64_t n, vf sum[SKINNY_SIDE][SKINNY_SIDE]) {
+                        streams_t o, int64_t k, int64_t n, const bool fetch, vf sum[SKINNY_SIDE][SKINNY_SIDE]) {
   vf x[SKINNY_SIDE];
   for (int i = 0; i < rows; i++) x[i] = vf_load_some(a->x + (r + i) * a->inputs + k, n);
   for (int j = 0; j < outputs; j++) {
     const int64_t at = stream_row(o, j) * a->inputs + k;
     const vf w = load_format(a->weight, format, at, n);
-    __builtin_prefetch((const char *)number_at(a->weight, format, at) + SKINNY_FETCH);
+    if (fetch) __builtin_prefetch((const char *)number_at(a->weight, format, at) + SKINNY_FETCH);
     for (int i = 0; i < rows; i++) sum[i][j] = w * x[i] + sum[i][j];
   }
 }
 
+enum { LINE = 16 /* numbers; of f32 a line of the cache */ };
+
 INLINE void skinny_numbers(const skinny_t *a, const format_t format, const int rows, const int outputs, int64_t r,
                            streams_t o, vf sum[SKINNY_SIDE][SKINNY_SIDE]) {
   int64_t k = 0;
-  for (; k + LANES <= a->inputs; k += LANES) skinny_step(a, format, rows, outputs, r, o, k, LANES, sum);
-  if (k < a->inputs) skinny_step(a, format, rows, outputs, r, o, k, a->inputs - k, sum);
+  for (; k + LINE <= a->inputs; k += LINE)
+#pragma GCC unroll 4
+    for (int v = 0; v < LINE; v += LANES) skinny_step(a, format, rows, outputs, r, o, k + v, LANES, v == 0, sum);
+  for (; k < a->inputs; k += LANES)
+    skinny_step(a, format, rows, outputs, r, o, k, least_of(LANES, a->inputs - k), true, sum);
 }
 
 enum { DECODED = 256 /* numbers of a row of blocks that are decoded at a time */ };
