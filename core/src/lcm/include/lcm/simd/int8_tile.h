@@ -8,15 +8,9 @@
 
 #include <lcm/simd/rounded.h>
 
-#ifdef DOT_SIGNS
-enum { SIGNS = 1 };
-#else
-enum { SIGNS = 0 };
-#endif
-
 enum {
   TILE_INT8 = TILE_ROWS > 8 || PAIRS ? 8 : 4, /* rows of x that meet a strip in registers */
-  STREAMS = 4,                     /* of weights that one row of x meets side by side */
+  STREAMS = 4,                                /* of weights that one row of x meets side by side */
 };
 
 /* What the minima of a strip of weights take from the total of a row of x, whose numbers for it are at `place`. */

@@ -205,6 +205,9 @@ static APART vi vi_dot(vi sum, vb a, vb b) {
 /* The same for bytes of a that are 0 to 63, and nothing is added. */
 #ifdef DOT_SIGNS
 #define vi_dot_small vi_dot
+enum { SIGNS = 1 };
+#else
+enum { SIGNS = 0 };
 #endif
 #ifndef vi_dot_small
 static APART vi vi_dot_small(vi sum, vb a, vb b) {
