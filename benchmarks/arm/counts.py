@@ -21,11 +21,7 @@ LARGEST = 256  # size of a shape, enough for what a call itself costs not to sho
 ENOUGH = {"count": 1 << 16, "batch": 4, "heads": 4, "kv_heads": 2}
 TURNS = 3  # of a call, of which the least counts: Python does something of its own now and then
 KERNEL = re.compile(r"EXPORT int32_t lcm_(\w+)\(")
-BLOCKS = (
-    "q8_0",
-    "q4_0",
-    "q4_k",
-)  # 32 numbers with a scale; half as many bits; 256 numbers with many scales
+BLOCKS = ("q8_0", "q4_0", "q4_k")  # 32 numbers with a scale, half as many bits, 256 with many scales
 
 
 class Case(NamedTuple):

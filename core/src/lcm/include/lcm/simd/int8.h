@@ -116,7 +116,7 @@ static void one_row_piece(const int8_work_t *w, int64_t begin, int64_t end, uint
     vf total[STREAMS];
     int64_t outputs[STREAMS], count = 0;
     for (int64_t at = first; at < end; at += apart)
-      for (int64_t i = at; i < least_of(at + beside, end); i++) {
+      for (int64_t i = at; i < at + beside; i++) {
         outputs[count] = i * LANES;
         places[count++] = place_of(w, i * LANES, made_up);
       }
